@@ -1,0 +1,1 @@
+"""The ext_authz server: the decision path of every hop, and the resolver beside it."""

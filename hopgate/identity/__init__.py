@@ -1,0 +1,1 @@
+"""Identities as values: parsed once, carried as types, never compared with text. Pure."""
