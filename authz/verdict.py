@@ -92,6 +92,7 @@ class Verdict:
     destination: DestinationName | None = None
     protocol: Protocol | None = None
     operation: Operation | None = None
+    rpc: RpcEnvelope | None = None
     context: Mapping[str, ContextValue] | None = None
     policies: tuple[str, ...] = ()
     errors: tuple[EvaluationError, ...] = ()

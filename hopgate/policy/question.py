@@ -24,7 +24,7 @@ class Action(StrEnum):
     EXECUTE = "Execute"
     READ_FILE = "ReadFile"
     WRITE_FILE = "WriteFile"
-    EXCHANGE_TOKEN = "ExchangeToken"
+    EXCHANGE_TOKEN = "ExchangeToken"  # noqa: S105 - an action's name, not a secret
     USE_PROTOCOL = "UseProtocol"
 
 
@@ -77,10 +77,12 @@ class Judgement:
     """The policies' answer. `allowed` is true only for a clean Allow: a permit, no forbid, no error.
 
     `policies` are the determining policies' ids: `NAMESPACE/POLICY/RULE` (`POLICY/RULE` for a ClusterPolicy), where RULE is
-    the `@id` annotation or the position in the text. `observed` is None where no Observe policy could match.
+    the `@id` annotation or the position in the text; after an error, only forbids are named. `forbidden` tells a forbid from the lack
+    of a permit. `observed` is None where no Observe policy could match.
     """
 
     allowed: bool
     policies: tuple[str, ...]
     errors: tuple[EvaluationError, ...]
     observed: Observation | None
+    forbidden: bool = False

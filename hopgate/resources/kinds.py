@@ -80,11 +80,15 @@ class Tls(StrEnum):
 
 
 class AgentProtocol(StrEnum):
+    """What an agent answers to."""
+
     A2A = "A2A"
     HTTP = "HTTP"
 
 
 class ToolProtocol(StrEnum):
+    """What a tool server speaks."""
+
     MCP = "MCP"
     HTTP = "HTTP"
 
@@ -168,11 +172,15 @@ class ModelProvider:
 
 
 class PolicyMode(StrEnum):
+    """Whether a policy decides, or is only recorded beside the decision."""
+
     ENFORCE = "Enforce"
     OBSERVE = "Observe"
 
 
 class Expectation(StrEnum):
+    """What a policy's own test says must come out."""
+
     ALLOW = "Allow"
     DENY = "Deny"
 

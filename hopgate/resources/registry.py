@@ -6,12 +6,14 @@ so that an address does not change while its record lives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hopgate.identity.names import DestinationName, ObjectName
-from hopgate.resources.kinds import Agent, DialAddress, ModelProvider, Tls, ToolServer
+from hopgate.identity.names import DestinationKind, DestinationName, ObjectName
+from hopgate.resources import addresses, conflicts, reference
+from hopgate.resources.conflicts import Conflict, ConflictCode
+from hopgate.resources.kinds import Agent, AgentProtocol, DialAddress, ModelProvider, Provider, Resource, Tls, ToolProtocol, ToolServer
 
 
 class Protocol(StrEnum):
@@ -57,3 +59,90 @@ class Registry:
     destinations: Mapping[DestinationName, Destination]
     by_address: Mapping[str, Endpoint]
     by_host: Mapping[str, Endpoint]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryResult:
+    """The registry, or None and every conflict: where two records claim one thing, none of them may have it."""
+
+    registry: Registry | None
+    conflicts: tuple[Conflict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One endpoint to be: the name that its address is hashed from, and all names that are asked for there."""
+
+    name: str
+    hosts: frozenset[str]
+    port: int
+    dial: DialAddress | None
+    destination: Destination
+
+
+def build(resources: Iterable[Resource], previous: Registry | None = None) -> RegistryResult:
+    """The registry of a whole set of resources. `previous` keeps the addresses of names that are still there."""
+    given = tuple(resources)
+    found = conflicts.find(given)
+    if found:
+        return RegistryResult(registry=None, conflicts=found)
+    destinations = [_destination(resource) for resource in given if isinstance(resource, Agent | ToolServer | ModelProvider)]
+    places = {place.name: place for destination in destinations for place in _places(destination)}
+    before = {} if previous is None else {host: endpoint.address for host, endpoint in previous.by_host.items()}
+    given_addresses = addresses.allot({name: place.destination.tls for name, place in places.items()}, before)
+    if len(given_addresses) < len(places):
+        return RegistryResult(registry=None, conflicts=tuple(_without_address(given, places, given_addresses)))
+    endpoints = [
+        Endpoint(address=given_addresses[name], port=place.port, hosts=place.hosts, destination=place.destination, dial=place.dial)
+        for name, place in places.items()
+    ]
+    registry = Registry(
+        agents={resource.name: resource for resource in given if isinstance(resource, Agent)},
+        destinations={destination.name: destination for destination in destinations},
+        by_address={endpoint.address: endpoint for endpoint in endpoints},
+        by_host={host: endpoint for endpoint in endpoints for host in endpoint.hosts},
+    )
+    return RegistryResult(registry=registry, conflicts=())
+
+
+def _destination(record: Agent | ToolServer | ModelProvider) -> Destination:
+    kind = DestinationKind(reference.of(record).kind)
+    tls = Tls.DISABLED if isinstance(record, Agent) else record.tls
+    protocol = Protocol.OPAQUE if tls is Tls.SEALED else _protocol(record)
+    return Destination(name=DestinationName(kind, record.name), protocol=protocol, tls=tls, record=record)
+
+
+def _protocol(record: Agent | ToolServer | ModelProvider) -> Protocol:
+    """An agent that speaks A2A is read as A2A whatever else it speaks: what is no A2A is then refused, not waved through."""
+    if isinstance(record, Agent):
+        return Protocol.A2A if AgentProtocol.A2A in record.protocols else Protocol.HTTP
+    if isinstance(record, ToolServer):
+        return Protocol.MCP if record.protocol is ToolProtocol.MCP else Protocol.HTTP
+    return Protocol.ANTHROPIC if record.provider is Provider.ANTHROPIC else Protocol.OPENAI
+
+
+def _places(destination: Destination) -> Iterator[_Place]:
+    """One place for each outside host, one for a service under both of its names, none for an agent without a service."""
+    record = destination.record
+    dial = None if isinstance(record, Agent) else record.address
+    service = None if isinstance(record, ModelProvider) else record.service
+    if service is not None:
+        names = conflicts.service_names(service.name, record.name.namespace)
+        yield _Place(names[0], frozenset(names), service.port, dial, destination)
+    if not isinstance(record, Agent):
+        for host in record.hosts:
+            yield _Place(host, frozenset({host}), record.port, dial, destination)
+
+
+def _without_address(resources: Sequence[Resource], places: Mapping[str, _Place], given: Mapping[str, str]) -> Iterator[Conflict]:
+    owners = {reference.of(place.destination.record): place for name, place in places.items() if name not in given}
+    for position, resource in enumerate(resources):
+        if reference.of(resource) in owners:
+            tls = owners[reference.of(resource)].destination.tls
+            yield Conflict(
+                position=position,
+                reference=reference.of(resource),
+                path=("spec",),
+                code=ConflictCode.NO_ADDRESS_LEFT,
+                message=f"expected a virtual address in {addresses.RANGES[tls]}, which is full: remove names with tls `{tls.value}`",
+            )

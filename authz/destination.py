@@ -1,0 +1,104 @@
+"""Where a hop goes: the registry record that owns the address it was sent to, and nothing the app wrote.
+
+Host and SNI do not select a destination; they must agree with the one that the address selected. A disagreement
+is a Deny, never a second choice.
+"""
+
+from __future__ import annotations
+
+from authz.request import CheckInput
+from authz.verdict import Reason
+from hopgate.identity.names import DestinationKind, DestinationName, ObjectName
+from hopgate.resources.kinds import DialAddress, Tls
+from hopgate.resources.registry import Endpoint
+from hopgate.snapshot import Snapshot
+
+# A name resolved longer ago than this is not dialled: the address may have changed hands meanwhile.
+MAX_RESOLUTION_AGE_SECONDS = 300
+
+
+class DestinationError(Exception):
+    """The hop has no destination that the registry vouches for."""
+
+    def __init__(self, reason: Reason, message: str, destination: DestinationName | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.destination = destination
+
+
+def find_outbound(check: CheckInput, snapshot: Snapshot) -> Endpoint:
+    """The endpoint that owns the original destination, once port, SNI and Host agree with it. Raises DestinationError."""
+    endpoint = snapshot.registry.by_address.get(check.destination.ip)
+    if endpoint is None:
+        raise DestinationError(
+            Reason.UNKNOWN_DESTINATION,
+            f"no registered destination has the address {check.destination.ip}: reach a destination by its registered name",
+        )
+    name = endpoint.destination.name
+    if check.destination.port != endpoint.port:
+        raise DestinationError(Reason.PORT_MISMATCH, f"{name} is reached at port {endpoint.port}, not {check.destination.port}", name)
+    if check.sni is not None and check.sni.lower() not in endpoint.hosts:
+        shown = f"`{check.sni[:80]}`" if check.sni else "no name"
+        raise DestinationError(Reason.SNI_MISMATCH, f"TLS asked for {shown}, which is not a name of {name}", name)
+    _require_shape(check, endpoint)
+    if check.http is not None:
+        require_authority(check.http.unverified_host, endpoint)
+    return endpoint
+
+
+def _require_shape(check: CheckInput, endpoint: Endpoint) -> None:
+    """A sealed destination takes TLS that stays closed; every other takes HTTP that the gate can read."""
+    name = endpoint.destination.name
+    if endpoint.destination.tls is Tls.SEALED:
+        if check.http is not None or check.sni is None:
+            raise DestinationError(Reason.PROTOCOL_MISMATCH, f"{name} is sealed: it takes TLS only", name)
+    elif check.http is None:
+        raise DestinationError(Reason.PROTOCOL_MISMATCH, f"{name} speaks HTTP, and this connection does not", name)
+
+
+def find_inbound(check: CheckInput, receiver: ObjectName, snapshot: Snapshot) -> Endpoint:
+    """The endpoint of the agent behind this inbound gate. Raises DestinationError."""
+    name = DestinationName(DestinationKind.AGENT, receiver)
+    endpoint = next((found for found in snapshot.registry.by_address.values() if found.destination.name == name), None)
+    if endpoint is None:
+        raise DestinationError(Reason.UNKNOWN_DESTINATION, f"{name} has no service that others may reach", name)
+    if check.http is None:
+        raise DestinationError(Reason.PROTOCOL_MISMATCH, f"{name} speaks HTTP, and this connection does not", name)
+    require_authority(check.http.unverified_host, endpoint)
+    return endpoint
+
+
+def require_authority(authority: str, endpoint: Endpoint) -> None:
+    """Refuse any authority that is not exactly a registered host with an optional right port.
+
+    Envoy hands on two Host headers as one value with a comma, and user info as part of the authority; both fail here.
+    """
+    host, separator, port = authority.lower().partition(":")
+    if host not in endpoint.hosts or (separator and port != str(endpoint.port)):
+        name = endpoint.destination.name
+        raise DestinationError(Reason.HOST_MISMATCH, f"the request names `{authority[:80]!r}`, which is not a host of {name}", name)
+
+
+def find_dial(endpoint: Endpoint, authority: str, snapshot: Snapshot, now: int) -> DialAddress:
+    """The address that the gate dials for this endpoint. Raises DestinationError when there is none now.
+
+    `authority` picks among the names of one endpoint; they have been checked to be its own.
+    """
+    if endpoint.dial is not None:
+        return endpoint.dial
+    name = endpoint.destination.name
+    if name.kind is DestinationKind.AGENT:
+        gate = snapshot.upstreams.gates.get(name.name)
+        if gate is None:
+            raise DestinationError(Reason.DESTINATION_NOT_RUNNING, f"{name} is not running behind this gate", name)
+        return gate
+    resolved = snapshot.upstreams.hosts.get(authority.lower().partition(":")[0])
+    if resolved is None or not resolved.addresses or now - resolved.resolved_at > MAX_RESOLUTION_AGE_SECONDS:
+        raise DestinationError(Reason.DESTINATION_UNRESOLVED, f"the name of {name} has no usable address at the moment", name)
+    return DialAddress(ip=resolved.addresses[0], port=endpoint.port)
+
+
+def is_governed(endpoint: Endpoint) -> bool:
+    """Whether a gate of ours stands before the destination, so that a hop token means something there."""
+    return endpoint.destination.name.kind is DestinationKind.AGENT and endpoint.dial is None

@@ -1,0 +1,144 @@
+"""What the authz process is made of: the snapshot and its watcher, keys, spool, checker and server.
+
+The snapshot is swapped as one reference; a folder with a mistake leaves the last good one in force and is reported. The
+gate's state (`authz.state`) is merged into the snapshot's upstreams the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import secrets
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from authz import state as states
+from authz.check import Checker, Sources
+from authz.server import Server
+from authz.state import Applied, Failed, Ready, Report, State, StateError, Workloads
+from hopgate.audit.errors import AuditError
+from hopgate.audit.spool import Durability, Spool
+from hopgate.manifests import snapshots
+from hopgate.manifests.snapshots import SnapshotError
+from hopgate.manifests.watch import FolderWatcher
+from hopgate.snapshot import Snapshot
+from tokenmint.keys import KeyRing
+from tokenmint.replay import ReplayCache
+
+_log = logging.getLogger("authz")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+GRACE_SECONDS = 1.0
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends: a gate killed with -9 leaves nothing behind."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Process:
+    """The mutable part: which snapshot and which state are in force."""
+
+    def __init__(self, resources: Path, snapshot: Snapshot) -> None:
+        self._resources = resources
+        self._state = State(sequence=0)
+        self.snapshot = snapshot
+        self.workloads = Workloads(self._state)
+        self.mistakes: tuple[str, ...] = ()
+
+    def apply(self, state: State) -> None:
+        """Put the gate's state in force."""
+        self._state = state
+        self.workloads = Workloads(state)
+        self.snapshot = replace(self.snapshot, upstreams=states.upstreams(state))
+
+    def reload(self) -> None:
+        """Read the folder again; a mistake keeps the snapshot in force."""
+        try:
+            loaded = snapshots.load(self._resources, previous=self.snapshot, now=int(time.time()))
+        except SnapshotError as error:
+            self.mistakes = error.mistakes
+            return
+        self.mistakes = ()
+        self.snapshot = replace(loaded, upstreams=self.snapshot.upstreams)
+
+
+async def serve(resources: Path, spool_folder: Path, socket: Path, writer: str) -> int:
+    """Serve until standard input ends. Returns the process's exit code."""
+    try:
+        snapshot = snapshots.load(resources, previous=None, now=int(time.time()))
+        spool = Spool(spool_folder, writer, clock=time.time, durability=Durability.WRITE)
+    except SnapshotError as error:
+        _write(Failed(messages=error.mistakes))
+        return 1
+    except AuditError as error:
+        _write(Failed(messages=(str(error),)))
+        return 1
+    process = Process(resources, snapshot)
+    checker = _checker(process, spool)
+    server = Server(checker.check, socket)
+    await server.start()
+    watcher = asyncio.create_task(FolderWatcher(resources, process.reload).run())
+    _write(Ready())
+    try:
+        await _follow_gate(process, checker)
+    finally:
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+        await server.stop(GRACE_SECONDS)
+        spool.close()
+    return 0
+
+
+def _checker(process: Process, spool: Spool) -> Checker:
+    sources = Sources(
+        snapshot=lambda: process.snapshot,
+        workloads=lambda: process.workloads,
+        wall_ns=time.time_ns,
+        monotonic_ns=time.monotonic_ns,
+        new_id=lambda: secrets.token_hex(16),
+    )
+    return Checker(sources, KeyRing.create(int(time.time())), ReplayCache(), spool.append)
+
+
+async def _follow_gate(process: Process, checker: Checker) -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    async for line in reader:
+        try:
+            message = states.decode_from_gate(line)
+        except StateError as error:
+            _log.error("%s", error)
+            continue
+        if isinstance(message, State):
+            process.apply(message)
+            _write(Applied(sequence=message.sequence))
+        else:
+            _write(_report(process, checker))
+
+
+def _report(process: Process, checker: Checker) -> Report:
+    counters = checker.counters
+    return Report(
+        snapshot_digest=process.snapshot.digest,
+        snapshot_loaded_at=process.snapshot.loaded_at,
+        mistakes=process.mistakes,
+        counters={
+            "checks": counters.checks,
+            "allowed": counters.allowed,
+            "denied": counters.denied,
+            "allowed_on_failure": counters.allowed_on_failure,
+            **{f"reason.{reason}": count for reason, count in sorted(counters.reasons.items())},
+        },
+    )
+
+
+def _write(message: states.FromAuthz) -> None:
+    sys.stdout.buffer.write(states.encode(message))
+    sys.stdout.buffer.flush()

@@ -1,0 +1,1 @@
+"""The `hopgate` command: `hopgate NOUN VERB`."""

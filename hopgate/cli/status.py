@@ -1,0 +1,64 @@
+"""`hopgate status`: how the gates of a data folder are."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from hopgate.cli.data import default_data_folder
+from hopgate.local import control, folders
+from hopgate.local.control import Client, ControlError, Status, StatusRequest
+
+ANSWER_SECONDS = 5.0
+
+
+@click.command("status", epilog="Example: hopgate status --json")
+@click.option("--data", type=click.Path(path_type=Path), default=default_data_folder, show_default=True, help="The data folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each gate.")
+def command(data: Path, *, as_json: bool) -> None:
+    """Show each running gate: its agents, the age of its snapshot, what stands against the folder, its counters.
+
+    Exit code 0: at least one gate runs and its folder is well; 1: none runs, or a folder has mistakes.
+    """
+    found = [status for path in folders.live(data) if (status := _ask(path)) is not None]
+    for status in found:
+        click.echo(msgspec.json.encode(status).decode() if as_json else _describe(status))
+    if not found:
+        click.echo(f"no gate runs for `{data}`: start one with `hopgate up` or `hopgate run`", err=True)
+    sys.exit(0 if found and not any(status.mistakes for status in found) else 1)
+
+
+def _ask(path: Path) -> Status | None:
+    try:
+        client = Client(path, ANSWER_SECONDS)
+    except ControlError:
+        return None
+    try:
+        answer = client.ask(StatusRequest())
+    finally:
+        client.close()
+    return answer if isinstance(answer, control.Status) else None
+
+
+def _describe(status: Status) -> str:
+    age = int(time.time()) - status.snapshot_loaded_at
+    lines = [
+        f"gate {status.pid}",
+        f"  resources  {status.resources}",
+        f"  data       {status.data}",
+        f"  snapshot   {status.snapshot_digest[:12]}, in force for {age} s",
+        f"  authz      {f'process {status.authz_pid}' if status.authz_pid else 'not running'}, restarted {status.authz_restarts} times",
+    ]
+    lines += [f"  mistake    {mistake}" for mistake in status.mistakes]
+    lines += [
+        f"  agent      {agent.agent}, process {agent.pid}, for {int(time.time()) - agent.since} s"
+        + (f", reachable at its gate {agent.inbound}" if agent.inbound else "")
+        + f", {agent.refused_packets} packets refused"
+        for agent in status.agents
+    ]
+    lines += [f"  count      {name} {value}" for name, value in sorted(status.counters.items())]
+    return "\n".join(lines)

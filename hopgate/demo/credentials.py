@@ -1,0 +1,85 @@
+"""What the demo's outside world is made of: a CA and certificate for its model API, an issuer of users' tokens."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+LIFE = datetime.timedelta(hours=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCertificate:
+    """A server's certificate and key, and the CA that signed it, in PEM."""
+
+    authority_pem: bytes
+    certificate_pem: bytes
+    key_pem: bytes
+
+
+def server_certificate(host: str, now: datetime.datetime) -> ServerCertificate:
+    """A CA of the demo's own and a certificate of it for `host`."""
+    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "demo CA")])
+    authority = (
+        _builder(issuer, issuer, authority_key.public_key(), now)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    certificate = (
+        _builder(subject, issuer, key.public_key(), now)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return ServerCertificate(
+        authority_pem=authority.public_bytes(serialization.Encoding.PEM),
+        certificate_pem=certificate.public_bytes(serialization.Encoding.PEM),
+        key_pem=key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    )
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime.datetime) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + LIFE)
+    )
+
+
+class Issuer:
+    """An issuer of users' tokens with an Ed25519 key of its own (RFC 8037)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._key = ed25519.Ed25519PrivateKey.generate()
+
+    def jwks(self) -> dict[str, object]:
+        """The public half, as a JWK set."""
+        public = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "demo", "alg": "EdDSA", "use": "sig", "x": _base64url(public)}]}
+
+    def token(self, *, subject: str, groups: tuple[str, ...], audience: str, now: int) -> str:
+        """A token for `subject`, good for an hour."""
+        header = {"alg": "EdDSA", "typ": "JWT", "kid": "demo"}
+        claims = {"iss": self.url, "sub": subject, "aud": audience, "groups": list(groups), "iat": now, "exp": now + 3600}
+        signed = f"{_base64url(json.dumps(header).encode())}.{_base64url(json.dumps(claims).encode())}"
+        return f"{signed}.{_base64url(self._key.sign(signed.encode()))}"
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

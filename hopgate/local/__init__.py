@@ -1,0 +1,1 @@
+"""One machine: `hopgate run` and `hopgate up`, the composition of the gate from its parts."""

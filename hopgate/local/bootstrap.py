@@ -1,0 +1,208 @@
+"""Envoy's bootstrap for one agent: the template `envoy/agent.yaml` filled with the agent's values.
+
+The template is read as a tree and filled as a tree (its own first lines state the three rules), so that no value can
+become configuration. One bootstrap serves the agent's whole life: where a hop goes is in authz's answers, not here. The
+one thing of the registry that it does hold are private authorities, since trust in one must not spread to other names.
+
+`build` is all that a start needs. `check` reads the result with envoy-data-plane and refuses unknown fields; that library
+takes half a second to import, so the tests and `make test` pay for it and a start does not.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hopgate.local.errors import LocalError
+from hopgate.manifests import document
+from hopgate.manifests.document import Value
+
+CAPTURE_PORT: Final = 15001
+# Larger bodies are judged as incomplete; the largest prompts with pictures in them are below it.
+MAX_BODY_BYTES: Final = 1 << 20
+# One agent's connections. Each may hold MAX_BODY_BYTES while it is judged; the heap limit stands above that.
+MAX_CONNECTIONS: Final = 1024
+MAX_HEAP_BYTES: Final = 512 << 20
+# A check takes about a millisecond; a machine under load may need a thousand times that, and then the hop is refused.
+CHECK_TIMEOUT_SECONDS: Final = 1.0
+
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_GROUP = "[0-9a-f]{1,4}"
+_IPV6 = "|".join(
+    (
+        f"(?:{_GROUP}:){{7}}{_GROUP}",
+        f"(?:{_GROUP}:){{1,7}}:",
+        *(f"(?:{_GROUP}:){{1,{left}}}(?::{_GROUP}){{1,{7 - left}}}" for left in range(6, 0, -1)),
+        f":(?::{_GROUP}){{1,7}}",
+        "::",
+    )
+)
+_PORT = "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+# Exactly what Envoy can read as an address. It takes anything else for no address, and would dial the agent's choice instead.
+DIAL_PATTERN: Final = rf"(?:{_OCTET}(?:\.{_OCTET}){{3}}|\[(?:{_IPV6})\]):{_PORT}"
+
+
+class BootstrapError(LocalError):
+    """The bootstrap can't be made from what was given, or Envoy would not take it."""
+
+    code = "BootstrapInvalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateAuthority:
+    """Destinations of a `caBundle` of their own: their virtual addresses (IPv4), and the bundle (PEM) that alone vouches for them."""
+
+    addresses: tuple[str, ...]
+    pem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapSpec:
+    """What differs between agents.
+
+    `namespace` is a path to the agent's network namespace, as Envoy's own process can open it. `app_port` is the port that the
+    agent's own server listens at, on its loopback address; None: there is no way in. `inbound_port` 0 lets the kernel choose.
+    """
+
+    agent: str
+    workload_token: str = field(repr=False)
+    namespace: str
+    authz_socket: Path
+    certificates_socket: Path
+    admin_socket: Path
+    trusted_ca: Path
+    app_port: int | None = None
+    inbound_port: int = 0
+    private_authorities: tuple[PrivateAuthority, ...] = ()
+    check_timeout_seconds: float = CHECK_TIMEOUT_SECONDS
+
+
+def build(spec: BootstrapSpec) -> bytes:
+    """The bootstrap as JSON. Raises BootstrapError."""
+    if spec.app_port == CAPTURE_PORT:
+        raise BootstrapError(f"the agent can't listen at port {CAPTURE_PORT}, the gate's own", remedy="choose another port with --listen")
+    template = _template()
+    pieces = _mapping(template, "pieces")
+    return json.dumps(_Filler(pieces).fill(_mapping(template, "bootstrap"), _values(spec, pieces))).encode()
+
+
+def _values(spec: BootstrapSpec, pieces: Mapping[str, Value]) -> dict[str, Value]:
+    values: dict[str, Value] = {
+        "node": spec.agent,
+        "capture_port": CAPTURE_PORT,
+        "namespace": spec.namespace,
+        "admin_socket": str(spec.admin_socket),
+        "authz_socket": str(spec.authz_socket),
+        "certificates_socket": str(spec.certificates_socket),
+        "trusted_ca": str(spec.trusted_ca),
+        "authorization": f"Bearer {spec.workload_token}",
+        "check_timeout": f"{spec.check_timeout_seconds:.3f}s",
+        "max_body_bytes": MAX_BODY_BYTES,
+        "max_connections": MAX_CONNECTIONS,
+        "max_heap_bytes": MAX_HEAP_BYTES,
+        "dial_pattern": DIAL_PATTERN,
+        "inbound_port": spec.inbound_port,
+        "app_port": spec.app_port,
+    }
+    inbound = spec.app_port is not None
+    optional: dict[str, list[Value]] = {
+        "inbound_listeners": [{"$piece": "inbound"}] if inbound else [],
+        "inbound_clusters": [{"$piece": "app"}] if inbound else [],
+        "private_chains": [],
+        "private_clusters": [],
+    }
+    for number, authority in enumerate(spec.private_authorities):
+        cluster = f"upstream_tls_private_{number}"
+        prefixes: list[Value] = [{"address_prefix": _ipv4(address), "prefix_len": 32} for address in authority.addresses]
+        optional["private_chains"] += [
+            {"$piece": f"{shape}_chain", "name": f"private_{number}_{shape}", "prefixes": prefixes, "cluster": cluster}
+            for shape in ("tls", "http")
+        ]
+        optional["private_clusters"].append({"$piece": "upstream_tls", "name": cluster, "trusted_ca": {"inline_string": authority.pem}})
+    filler = _Filler(pieces)
+    return values | {name: [filler.fill(part, values) for part in parts] for name, parts in optional.items()}
+
+
+def _ipv4(address: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(address))
+    except ValueError as error:
+        raise BootstrapError(f"expected an IPv4 address, got `{address[:80]}`", remedy="give the destination's virtual address") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Filler:
+    """Fills a part of the template. A value that was put in is never looked at again."""
+
+    pieces: Mapping[str, Value]
+
+    def fill(self, part: Value, scope: Mapping[str, Value]) -> Value:
+        match part:
+            case str():
+                return _look_up(scope, part) if part.startswith("$") else part
+            case list():
+                return self._fill_list(part, scope)
+            case {"$piece": str(name), **given}:
+                return self.fill(_look_up(self.pieces, f"${name}"), {**scope, **{key: self.fill(value, scope) for key, value in given.items()}})
+            case {"$each": items, **body}:
+                filled = self.fill(items, scope)
+                return [self.fill(body, {**scope, "item": item}) for item in (filled if isinstance(filled, list) else [filled])]
+            case dict():
+                return {key: self.fill(value, scope) for key, value in part.items()}
+            case _:
+                return part
+
+    def _fill_list(self, parts: Sequence[Value], scope: Mapping[str, Value]) -> list[Value]:
+        filled: list[Value] = []
+        for part in parts:
+            value = self.fill(part, scope)
+            if isinstance(part, str) and isinstance(value, list):
+                filled += value
+            else:
+                filled.append(value)
+        return filled
+
+
+def _look_up(scope: Mapping[str, Value], placeholder: str) -> Value:
+    try:
+        return scope[placeholder[1:]]
+    except KeyError:
+        raise BootstrapError(f"the template names `{placeholder}`, which has no value", remedy="install hopgate again") from None
+
+
+def _mapping(tree: Mapping[str, Value], key: str) -> Mapping[str, Value]:
+    found = tree.get(key)
+    if not isinstance(found, dict):
+        raise BootstrapError(f"expected the template to have a mapping `{key}`", remedy="install hopgate again")
+    return found
+
+
+@functools.cache
+def _template() -> Mapping[str, Value]:
+    path = template_path()
+    reading = document.read(path.read_bytes())
+    if reading.mistakes or len(reading.documents) != 1 or not isinstance(reading.documents[0].value, dict):
+        raise BootstrapError(f"the template `{path}` can't be read: {reading.mistakes}", remedy="install hopgate again")
+    return reading.documents[0].value
+
+
+def template_path() -> Path:
+    """Where the template is: in the checkout, or where the distribution put its data. Raises BootstrapError."""
+    for root in (Path(__file__).resolve().parents[2], Path(sys.prefix) / "share" / "hopgate"):
+        path = root / "envoy" / "agent.yaml"
+        if path.is_file():
+            return path
+    raise BootstrapError("Envoy's template `envoy/agent.yaml` is missing", remedy="install hopgate again")
+
+
+def check(bootstrap: bytes) -> None:
+    """Read a bootstrap with envoy-data-plane's types, unknown fields refused. Raises BootstrapError."""
+    from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap  # noqa: PLC0415 - half a second, for tests only
+
+    Bootstrap.from_json(bootstrap)

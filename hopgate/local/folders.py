@@ -1,0 +1,133 @@
+"""The folders of a gate: the data folder, which stays, and the run folder, which lives as long as the gate.
+
+Run folders are below one root of the machine, since the path of a Unix socket may have 107 bytes at most. A gate holds
+a lock in its own; a folder whose lock nobody holds belongs to a gate that was killed, and the next start clears it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hopgate.local.errors import LocalError
+
+RUN_ROOT = Path("/run/hopgate")
+SHARED_GATE = "up"
+
+
+class FolderError(LocalError):
+    """A folder of the gate that others could read or that is in use."""
+
+    code = "FolderUnusable"
+
+
+def open_data(folder: Path) -> Path:
+    """The data folder, made when absent, private to its owner. Raises FolderError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise FolderError(
+            f"expected the data folder `{folder}` to be private to user {os.geteuid()}, "
+            f"got owner {status.st_uid} and mode {stat.S_IMODE(status.st_mode):04o}",
+            remedy=f"run `chown {os.geteuid()} {folder} && chmod 700 {folder}`, or name another with --data",
+        )
+    return folder.resolve()
+
+
+def run_base(data: Path) -> Path:
+    """Where the run folders of all gates of one data folder are."""
+    return RUN_ROOT / hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """A gate's run folder, held by the lock `descriptor` until `remove`."""
+
+    path: Path
+    descriptor: int
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control.sock"
+
+    @property
+    def authz(self) -> Path:
+        return self.path / "authz.sock"
+
+    @property
+    def certificates(self) -> Path:
+        return self.path / "certificates.sock"
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self.descriptor)
+
+
+def open_run(data: Path, name: str) -> RunFolder:
+    """Make and lock the run folder `name`, clearing what killed gates left beside it. Raises FolderError when it is in use."""
+    base = run_base(data)
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _only_one(base):
+        for left in _abandoned(base):
+            shutil.rmtree(left, ignore_errors=True)
+        path = base / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        descriptor = _lock(path)
+    if descriptor is None:
+        raise FolderError(f"a gate for `{data}` is running already", remedy="use it, or stop it first; `hopgate status` shows it")
+    return RunFolder(path=path, descriptor=descriptor)
+
+
+def live(data: Path) -> Iterator[Path]:
+    """The control sockets of the gates that run for this data folder, the shared one first."""
+    base = run_base(data)
+    if not base.is_dir():
+        return
+    with _only_one(base):
+        abandoned = set(_abandoned(base))
+    for path in sorted(_folders(base), key=lambda found: (found.name != SHARED_GATE, found.name)):
+        if path not in abandoned and (path / "control.sock").exists():
+            yield path / "control.sock"
+
+
+@contextlib.contextmanager
+def _only_one(base: Path) -> Iterator[None]:
+    """Held while folders are made or looked through, so that one just made is not taken for one left behind."""
+    descriptor = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _folders(base: Path) -> list[Path]:
+    return [path for path in base.iterdir() if path.is_dir()]
+
+
+def _abandoned(base: Path) -> list[Path]:
+    found = []
+    for path in _folders(base):
+        descriptor = _lock(path)
+        if descriptor is not None:
+            os.close(descriptor)
+            found.append(path)
+    return found
+
+
+def _lock(path: Path) -> int | None:
+    """The lock's descriptor, or None while a living process holds it."""
+    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

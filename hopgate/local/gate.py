@@ -1,0 +1,241 @@
+"""A gate on one machine: authz beside it, an Envoy for each governed agent, the resolver, the certificates, the records.
+
+The gate owns what must outlive one authz process (the namespaces' descriptors, the CA of opened TLS, the workload
+credentials) and tells authz its state. Nothing it makes is pinned: when the gate ends, however it ends, the kernel ends its Envoys
+and its namespaces with it, and every agent still running is left with no way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from authz import state as states
+from authz.certificates import CertificateServer
+from authz.state import InboundGate, Resolution, State, Workload
+from authz.upstream_names import UpstreamNames
+from hopgate.audit.errors import AuditError
+from hopgate.audit.records import Change
+from hopgate.audit.spool import Durability, Spool
+from hopgate.identity import names
+from hopgate.identity.errors import IdentityError
+from hopgate.identity.names import ObjectName
+from hopgate.local import control
+from hopgate.local.attachment import Attachment, AttachmentSpec
+from hopgate.local.authz_process import AuthzProcess
+from hopgate.local.control import AgentStatus, Attach, Attached, Connection, Hello, Refused, Status, StatusRequest, Welcome
+from hopgate.local.errors import LocalError
+from hopgate.local.folders import RunFolder
+from hopgate.manifests import snapshots
+from hopgate.manifests.snapshots import SnapshotError
+from hopgate.manifests.watch import FolderWatcher
+from hopgate.resources.kinds import ModelProvider, Tls
+from hopgate.resources.registry import Registry
+from hopgate.snapshot import ResolvedHost, Snapshot
+from tokenmint.authority import Authority, Leaf
+
+REPORT_SECONDS = 2.0
+
+
+class GateError(LocalError):
+    """The gate can't start or can't do what was asked of it."""
+
+    code = "GateRefused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSpec:
+    """Where a gate reads and writes. `envoy` is the binary; `say` gets lines for a person."""
+
+    resources: Path
+    data: Path
+    run: RunFolder
+    envoy: Path
+    say: Callable[[str], None]
+
+
+class Gate:
+    """One gate. `start`, then `serve` until cancelled, then `stop`."""
+
+    def __init__(self, spec: GateSpec) -> None:
+        self._spec = spec
+        self._snapshot: Snapshot | None = None
+        self._mistakes: tuple[str, ...] = ()
+        self._authority = Authority.create(int(time.time()))
+        self._attachments: dict[str, Attachment] = {}
+        self._hosts: dict[str, ResolvedHost] = {}
+        self._sequence = 0
+        self._pushing = asyncio.Lock()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._spool = Spool(
+            spec.data / "spool",
+            f"gate-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}",
+            clock=time.time,
+            durability=Durability.WRITE,
+        )
+        self._authz = AuthzProcess(
+            ("--resources", str(spec.resources), "--data", str(spec.data), "--socket", str(spec.run.authz)), spec.say
+        )
+        self._certificates = CertificateServer(self._issue, spec.run.certificates)
+        self._names = UpstreamNames(self._outside_hosts, on_change=self._names_changed)
+
+    @property
+    def registry(self) -> Registry:
+        """The registry in force. Raises GateError before `start`."""
+        if self._snapshot is None:
+            raise GateError("the gate has not started", remedy="start it")
+        return self._snapshot.registry
+
+    async def start(self) -> None:
+        """Load the resources, start authz and the certificate server, listen for agents. Raises LocalError."""
+        starting = asyncio.create_task(self._authz.start())
+        try:
+            self._snapshot = snapshots.load(self._spec.resources, previous=None, now=int(time.time()))
+        except SnapshotError as error:
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LocalError):
+                await starting
+            await self._authz.stop()
+            raise GateError("\n".join(error.mistakes), remedy="mend what it names; `hopgate policy check` shows it too") from error
+        await starting
+        await self._certificates.start()
+        self._tasks.append(asyncio.create_task(self._names.run()))
+        self._tasks.append(asyncio.create_task(FolderWatcher(self._spec.resources, self._reload).run()))
+        listener = control.listen(self._spec.run.control)
+        self._tasks.append(asyncio.create_task(self._accept(listener)))
+
+    async def stop(self) -> None:
+        """Detach every agent, end authz, close the records."""
+        for task in (*self._tasks, *self._connections):
+            task.cancel()
+        for task in (*self._tasks, *self._connections):
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._certificates.stop()
+        await self._authz.stop()
+        self._spool.close()
+
+    async def attach(self, spec: AttachmentSpec) -> Attachment:
+        """Plug an agent in: credential, Envoy, rules, resolver; it may run when this returns. Raises LocalError."""
+        registry = self.registry
+        if spec.agent not in registry.agents:
+            raise GateError(
+                f"agent `{spec.agent}` is not registered in `{self._spec.resources}`",
+                remedy=f"add an Agent named {spec.agent.name} in namespace {spec.agent.namespace}",
+            )
+        if spec.listen is not None and any(other.spec.agent == spec.agent and other.spec.listen for other in self._attachments.values()):
+            raise GateError(f"agent `{spec.agent}` listens already", remedy="stop the other one, or start this one without --listen")
+        attachment = Attachment(spec, self._spec, registry, self._record_name)
+        self._attachments[attachment.id] = attachment
+        try:
+            await asyncio.gather(self._push(), attachment.start())
+            if attachment.inbound is not None:
+                await self._push()
+            self._record_change("Start", spec)
+        except BaseException:
+            await self.detach(attachment)
+            raise
+        return attachment
+
+    async def detach(self, attachment: Attachment) -> None:
+        """Take an agent out: what it could still hold is worth nothing afterwards."""
+        if self._attachments.pop(attachment.id, None) is None:
+            return
+        await attachment.stop()
+        with contextlib.suppress(LocalError):
+            await self._push()
+        with contextlib.suppress(AuditError):
+            self._record_change("Stop", attachment.spec)
+
+    async def status(self) -> Status:
+        """How the gate is, for a person."""
+        report = await self._authz.report(REPORT_SECONDS)
+        snapshot = self._snapshot
+        counters = dict(report.counters) if report is not None else {}
+        for attachment in self._attachments.values():
+            for key, value in attachment.resolver_counters().items():
+                counters[f"names.{key}"] = counters.get(f"names.{key}", 0) + value
+        return Status(
+            pid=os.getpid(),
+            resources=str(self._spec.resources),
+            data=str(self._spec.data),
+            snapshot_digest=(report.snapshot_digest if report is not None else "") or (snapshot.digest if snapshot else ""),
+            snapshot_loaded_at=report.snapshot_loaded_at if report is not None else 0,
+            mistakes=self._mistakes,
+            agents=tuple(attachment.status() for attachment in self._attachments.values()),
+            authz_pid=self._authz.pid,
+            authz_restarts=self._authz.restarts,
+            counters=counters,
+        )
+
+    def welcome(self) -> Welcome:
+        """What a program must know before it starts."""
+        providers = {record.provider.value for record in _providers(self.registry)}
+        return Welcome(
+            authority_pem=self._authority.certificate_pem.decode(),
+            providers=tuple(sorted(providers)),
+            hidden=(str(self._spec.data), str(self._spec.resources), str(self._spec.run.path)),
+            resources=str(self._spec.resources),
+        )
+
+    def _reload(self) -> None:
+        try:
+            loaded = snapshots.load(self._spec.resources, previous=self._snapshot, now=int(time.time()))
+        except SnapshotError as error:
+            self._mistakes = error.mistakes
+            lines = "\n  ".join(error.mistakes)
+            self._spec.say(f"the folder has mistakes; the last good snapshot stays in force:\n  {lines}")
+            return
+        if self._mistakes:
+            self._spec.say("the folder is well again; its snapshot is in force")
+        self._mistakes = ()
+        self._snapshot = loaded
+        self._names.refresh()
+        for attachment in self._attachments.values():
+            attachment.registry_changed(loaded.registry)
+
+    def _outside_hosts(self) -> set[str]:
+        return {
+            host
+            for endpoint in self.registry.by_address.values()
+            if endpoint.dial is None and endpoint.destination.name.kind is not DestinationKind.AGENT
+            for host in endpoint.hosts
+            if not host.endswith((".svc", ".svc.cluster.local"))
+        }
+
+    def _names_changed(self, hosts: Mapping[str, ResolvedHost]) -> None:
+        self._hosts = dict(hosts)
+        self._background(self._push())
+
+    async def _push(self) -> None:
+        """Tell authz the whole state and wait until it is in force there."""
+        async with self._pushing:
+            self._sequence += 1
+            await self._authz.update(
+                State(
+                    sequence=self._sequence,
+                    workloads=tuple(attachment.workload() for attachment in self._attachments.values()),
+                    gates=tuple(
+                        InboundGate(agent=str(attachment.spec.agent), ip=attachment.inbound.ip, port=attachment.inbound.port)
+                        for attachment in self._attachments.values()
+                        if attachment.inbound is not None
+                    ),
+                    hosts=tuple(
+                        Resolution(host=host, addresses=found.addresses, resolved_at=found.resolved_at)
+                        for host, found in self._hosts.items()
+                    ),
+                )
+            )
+
+    def _issue(self, host: str) -> Leaf | None:
+        endpoint = self.registry.by_host.get(host)
+        if endpoint is None or endpoint.destination.tls is not Tls.OPEN:
+            return None
+        return self._authority.issue(host, int(time.time()))

@@ -1,0 +1,204 @@
+"""`hopgate run`: one program as a governed agent.
+
+The order matters: the sandbox exists but waits; the gate plugs its network namespace and says that it is ready; only then the program's
+first instruction runs. When anything before that fails, the sandbox is ended and the program never ran. The program's
+terminal, signals and exit code are its own: this process only waits, passes signals on, and ends the way the program did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from hopgate.identity.names import ObjectName
+from hopgate.local import environment, folders, rights, sandbox
+from hopgate.local.control import Answer, Attach, Attached, Client, ControlError, Hello, Refused, Welcome
+from hopgate.local.errors import LocalError
+from hopgate.local.folders import SHARED_GATE
+from hopgate.local.rights import Account
+from hopgate.local.sandbox import SandboxProcess, SandboxSpec
+from hopgate.resources.kinds import Provider
+
+# A gate starts in well under a second; a loaded machine may need many.
+GATE_SECONDS = 30.0
+# What the program sees of its gate: a folder with the trust bundle and the files that name its resolver.
+INSIDE = Path("/run/hopgate")
+# The exit code of `hopgate run` itself, as `env` and container engines use it: the program was never started.
+NOT_STARTED = 125
+_PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+
+
+_Answered = TypeVar("_Answered", Welcome, Attached)
+
+
+class RunError(LocalError):
+    """The program could not be started as a governed agent."""
+
+    code = "RunRefused"
+    exit_code = NOT_STARTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """What to run, as whom, behind which gate, and what is opened beyond it."""
+
+    agent: ObjectName
+    resources: Path
+    data: Path
+    command: tuple[str, ...]
+    listen: int | None
+    uid: int | None
+    keep_environment: frozenset[str]
+    allow_sockets: tuple[Path, ...]
+    binds: tuple[Path, ...]
+
+
+def run(spec: RunSpec) -> int:
+    """Run the program to its end. Returns its exit code, or minus the signal that ended it. Raises LocalError before it started."""
+    rights.require_root("hopgate run")
+    rights.require_tools()
+    account = rights.calling_user(os.environ, spec.uid)
+    data = folders.open_data(spec.data)
+    with _gate(spec, data) as client, _inside_folder(data) as inside:
+        welcome = _expect(client.ask(Hello(agent=str(spec.agent))), Welcome)
+        if Path(welcome.resources) != spec.resources:
+            raise RunError(
+                f"expected the running gate to serve `{spec.resources}`, it serves `{welcome.resources}`",
+                remedy="name that folder, or another --data",
+            )
+        process = sandbox.spawn(_sandbox_spec(spec, account, welcome, inside))
+        try:
+            _plug(client, spec, account, process)
+            return _accompany(process)
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def _gate(spec: RunSpec, data: Path) -> Iterator[Client]:
+    """A connection to the gate that runs for this data folder, else to one brought along."""
+    shared = folders.run_base(data) / SHARED_GATE / "control.sock"
+    try:
+        client = Client(shared, GATE_SECONDS)
+    except ControlError:
+        with _own_gate(spec, data) as own, contextlib.closing(own):
+            yield own
+        return
+    with contextlib.closing(client):
+        yield client
+
+
+@contextlib.contextmanager
+def _own_gate(spec: RunSpec, data: Path) -> Iterator[Client]:
+    """A gate of this run's own. It holds one end of a pipe: when this process ends, however it ends, the gate ends too."""
+    name = f"run-{os.getpid()}-{secrets.token_hex(4)}"
+    lifeline, held = os.pipe()
+    ready, told = os.pipe()
+    arguments = ("--resources", str(spec.resources), "--data", str(data), "--name", name, "--ready", str(told), "--lifeline", str(lifeline))
+    gate = subprocess.Popen(
+        (sys.executable, "-m", "hopgate.local", *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(told, lifeline),
+        start_new_session=True,  # a Ctrl-C on the terminal is for the program, not for its gate
+    )
+    os.close(told)
+    os.close(lifeline)
+    try:
+        if not os.read(ready, 1):
+            raise RunError("the gate could not start", remedy="see what it wrote above")
+        yield Client(folders.run_base(data) / name / "control.sock", GATE_SECONDS)
+    finally:
+        os.close(ready)
+        os.close(held)
+        try:
+            gate.wait(GATE_SECONDS)
+        except subprocess.TimeoutExpired:
+            gate.kill()
+            gate.wait()
+
+
+@contextlib.contextmanager
+def _inside_folder(data: Path) -> Iterator[Path]:
+    """The folder that the program sees as `INSIDE`, readable for its user."""
+    run_folder = folders.open_run(data, f"inside-{os.getpid()}-{secrets.token_hex(4)}")
+    inside = run_folder.path / "inside"
+    inside.mkdir(mode=0o755)
+    inside.chmod(0o755)
+    try:
+        yield inside
+    finally:
+        run_folder.remove()
+
+
+def _sandbox_spec(spec: RunSpec, account: Account, welcome: Welcome, inside: Path) -> SandboxSpec:
+    bundle = inside / "trust-bundle.pem"
+    bundle.write_bytes(environment.trust_bundle(welcome.authority_pem.encode()))
+    bundle.chmod(0o644)
+    variables = environment.governed_environment(
+        os.environ,
+        keep=spec.keep_environment,
+        providers=frozenset(Provider(name) for name in welcome.providers),
+        trust_bundle=str(INSIDE / bundle.name),
+    )
+    return SandboxSpec(
+        command=spec.command,
+        working_directory=Path.cwd(),
+        account=account,
+        environment=variables.variables,
+        hidden=tuple(Path(folder) for folder in welcome.hidden),
+        binds=spec.binds,
+        allow_sockets=spec.allow_sockets,
+        inside=(inside, INSIDE),
+    )
+
+
+def _plug(client: Client, spec: RunSpec, account: Account, process: SandboxProcess) -> None:
+    """Have the gate plug the waiting sandbox's network namespace, then let the program begin."""
+    descriptor = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        request = Attach(
+            agent=str(spec.agent),
+            pid=process.pid,
+            listen=spec.listen,
+            command=spec.command,
+            user=account.uid,
+            allow_sockets=tuple(str(path) for path in spec.allow_sockets),
+            binds=tuple(str(path) for path in process.binds),
+            kept_variables=tuple(sorted(spec.keep_environment)),
+        )
+        _expect(client.ask(request, (descriptor,)), Attached)
+    finally:
+        os.close(descriptor)
+    process.release()
+
+
+def _accompany(process: SandboxProcess) -> int:
+    """Wait for the program's end; what is sent to this process is passed on to it."""
+    for signum in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_IGN)  # the terminal sends these to the program itself
+    for signum in _PASSED_ON:
+        signal.signal(signum, lambda received, _: process.signal(received))
+    return process.wait()
+
+
+def _expect(answer: Answer, wanted: type[_Answered]) -> _Answered:
+    if isinstance(answer, Refused):
+        raise _refused(answer)
+    if not isinstance(answer, wanted):
+        raise RunError("the gate answered something else than it was asked", remedy="use one version of hopgate for both")
+    return answer
+
+
+def _refused(answer: Refused) -> RunError:
+    error = RunError(answer.message, remedy=answer.remedy)
+    error.code = answer.code
+    return error

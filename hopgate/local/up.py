@@ -1,0 +1,58 @@
+"""The gate's process: as `hopgate up` in the foreground, or brought along by one `hopgate run`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+from hopgate.local import control, envoy_process, folders, rights
+from hopgate.local.folders import SHARED_GATE
+from hopgate.local.gate import Gate, GateSpec
+from hopgate.local.sessions import Sessions
+
+
+def run(resources: Path, data: Path) -> None:
+    """Run a gate until a signal ends it. Raises LocalError when it can't start."""
+    rights.require_root("hopgate up")
+    asyncio.run(_serve(resources, data, SHARED_GATE, ready=lambda: _say(f"the gate is up for `{resources}`"), lifeline=None))
+
+
+def bring_along(resources: Path, data: Path, name: str, ready: int, lifeline: int) -> None:
+    """Run a gate for one `hopgate run`: a byte on `ready` says that it listens; it ends when `lifeline` reaches its end."""
+    asyncio.run(_serve(resources, data, name, ready=lambda: _tell(ready), lifeline=lifeline))
+
+
+async def _serve(resources: Path, data: Path, name: str, *, ready, lifeline: int | None) -> None:  # type: ignore[no-untyped-def]
+    folder = folders.open_run(folders.open_data(data), name)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(signum, ended.set)
+    if lifeline is not None:
+        loop.add_reader(lifeline, ended.set)
+    try:
+        gate = Gate(GateSpec(resources=resources, data=data.resolve(), run=folder, envoy=envoy_process.find(), say=_say))
+        await gate.start()
+        sessions = asyncio.create_task(Sessions(gate, control.listen(folder.control)).serve())
+        ready()
+        await ended.wait()
+        sessions.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sessions
+        await gate.stop()
+    finally:
+        folder.remove()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"hopgate: {line}\n")
+    sys.stderr.flush()
+
+
+def _tell(descriptor: int) -> None:
+    os.write(descriptor, b"1")
+    os.close(descriptor)

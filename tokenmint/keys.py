@@ -1,0 +1,169 @@
+"""Keys of hop tokens: one signing key in memory at a time, its successors, and the public halves with their time.
+
+A private key is made here and never leaves: it has no export, no readable `repr` and no pickled form. A public half is
+accepted as long as a token of it can still be valid somewhere: through the key's own life and the longest life of a token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from tokenmint import jose, validity
+from tokenmint.compact import encode
+from tokenmint.jose import VerificationKey
+from tokenmint.redacted import Redacted
+
+# `EdDSA` (RFC 8037), not its new name `Ed25519` (RFC 9864): PyJWT 2.15, Authlib 1.9 and most others know only the former.
+ALGORITHM: Final = "EdDSA"
+# How long a key signs. A key that was stolen from memory is of use for this long at most.
+KEY_LIFE_SECONDS: Final = 12 * 3600
+
+
+def _thumbprint(public: bytes) -> str:
+    """RFC 7638: SHA-256 of the required members in lexical order, without white space."""
+    x = encode(public).decode()
+    return encode(hashlib.sha256(f'{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}'.encode()).digest()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """The public half of a signing key: 32 bytes (RFC 8032), accepted until `valid_until`. `kid` is its RFC 7638 thumbprint."""
+
+    public: bytes
+    valid_until: int
+    kid: str = field(init=False)
+    verification: VerificationKey = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kid", _thumbprint(self.public))
+        object.__setattr__(self, "verification", jose.from_ed25519(Ed25519PublicKey.from_public_bytes(self.public)))
+
+    def jwk(self) -> dict[str, str | int]:
+        """The key as a JWK; `exp` is when it is no longer accepted (OpenID Federation 1.0 section 8.7.2)."""
+        return {
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "x": encode(self.public).decode(),
+            "kid": self.kid,
+            "use": "sig",
+            "alg": ALGORITHM,
+            "exp": self.valid_until,
+        }
+
+
+class SigningKey(Redacted):
+    """An Ed25519 private key that lives in this process only."""
+
+    __slots__ = ("_private", "kid", "public")
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public = private.public_key().public_bytes_raw()
+        self.kid = _thumbprint(self.public)
+
+    @classmethod
+    def generate(cls) -> Self:
+        """A new key from the operating system's randomness."""
+        return cls(Ed25519PrivateKey.generate())
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of `data`, 64 bytes (RFC 8032)."""
+        return self._private.sign(data)
+
+    def _shown(self) -> str:
+        return f"kid={self.kid}, redacted"
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """What a ring holds between two rotations: the key that signs since `created_at`, and all public halves."""
+
+    signing: SigningKey
+    created_at: int
+    published: tuple[PublicKey, ...]
+
+
+class KeyRing:
+    """The keys of one process. All times are Unix seconds; safe to use from several threads."""
+
+    def __init__(self, now: int, generate: Callable[[], SigningKey]) -> None:
+        self._generate = generate
+        self._lock = threading.Lock()
+        self._generation = _begin(generate(), now, ())
+        self._view = _view(self._generation.published, now)
+
+    @classmethod
+    def create(cls, now: int, generate: Callable[[], SigningKey] = SigningKey.generate) -> Self:
+        """A ring with its first key. `generate` makes each next one."""
+        return cls(now, generate)
+
+    def due(self, now: int) -> bool:
+        """Whether the current key has signed for its life; also when the clock was set back to before its making."""
+        age = now - self._generation.created_at
+        return age >= KEY_LIFE_SECONDS or age < -validity.CLOCK_SKEW_SECONDS
+
+    def rotate(self, now: int) -> None:
+        """Sign with a new key from now on. Tokens of the former key stay valid for their life."""
+        with self._lock:
+            self._replace(now)
+
+    def signing_key(self, now: int) -> SigningKey:
+        """The key to sign with, rotated when it is due."""
+        if self.due(now):
+            with self._lock:
+                if self.due(now):
+                    self._replace(now)
+        return self._generation.signing
+
+    def public_keys(self, now: int) -> Mapping[str, PublicKey]:
+        """Every public half that is still accepted, by `kid`."""
+        until, keys = self._view
+        if now >= until:
+            with self._lock:
+                self._view = _view(self._generation.published, now)
+                keys = self._view[1]
+        return keys
+
+    def jwks(self, now: int) -> dict[str, list[dict[str, str | int]]]:
+        """The JWK Set to publish (RFC 7517 section 5). Holds public halves only."""
+        return {"keys": [key.jwk() for key in self.public_keys(now).values()]}
+
+    def __repr__(self) -> str:
+        return f"KeyRing(signing={self._generation.signing!r}, published={len(self._generation.published)})"
+
+    def _replace(self, now: int) -> None:
+        ends = now + validity.GRACE_SECONDS
+        retired = tuple(
+            PublicKey(key.public, min(key.valid_until, ends)) for key in self._generation.published if key.valid_until > now
+        )
+        self._generation = _begin(self._generate(), now, retired)
+        self._view = _view(self._generation.published, now)
+
+
+def _begin(signing: SigningKey, now: int, retired: tuple[PublicKey, ...]) -> _Generation:
+    current = PublicKey(signing.public, now + KEY_LIFE_SECONDS + validity.GRACE_SECONDS)
+    return _Generation(signing, now, (current, *retired))
+
+
+def _view(published: Iterable[PublicKey], now: int) -> tuple[int, Mapping[str, PublicKey]]:
+    """The keys that are accepted at `now`, and the time until which that stays so."""
+    accepted = {key.kid: key for key in published if key.valid_until > now}
+    until = min((key.valid_until for key in accepted.values()), default=now)
+    return until, MappingProxyType(accepted)
+
+
+def union(rings: Iterable[Mapping[str, PublicKey]]) -> Mapping[str, PublicKey]:
+    """The public halves of several rings, as a verifier takes them. A `kid` is the key's own hash, so none can shadow another."""
+    found: dict[str, PublicKey] = {}
+    for keys in rings:
+        for kid, key in keys.items():
+            if kid not in found or found[kid].valid_until > key.valid_until:
+                found[kid] = key  # told twice: the earlier end counts
+    return MappingProxyType(found)
