@@ -1,27 +1,27 @@
 """Errors of the mint. `code` is stable: a record's detail and a metric's label. No message ever holds a secret or a token.
 
-    TokenmintError
-    ├── TokenError                   a token that is not accepted, or claims that are not minted
-    │   ├── TokenMalformedError      not one compact JWS in its one spelling, or claims that are not the expected ones
-    │   ├── TokenTypeError           a JWT of another kind (`typ`)
-    │   ├── TokenAlgorithmError      an algorithm outside the fixed list
-    │   ├── TokenKeyUnknownError     no key of that id, or the token brings a key of its own
-    │   ├── TokenKeyRetiredError     a key whose time is over
-    │   ├── TokenSignatureError      the signature is not the key's
-    │   ├── TokenIssuerError         an issuer that is not asked for
-    │   ├── TokenAudienceError       made for another receiver, or for several
-    │   ├── TokenNotYetValidError    issued in the future
-    │   ├── TokenExpiredError        its time is over
-    │   ├── TokenLifeError           a longer life than any hop token has
-    │   ├── TokenChainError          a chain of agents that is empty, too deep, or comes back to itself
-    │   ├── TokenUserError           no usable user in the claims
-    │   └── TokenBindingError        made for another request
-    ├── CredentialError              an upstream credential that can't be sent
-    │   ├── CredentialMissingError   the Secret or its key is not there
-    │   └── CredentialUnusableError  the secret can't be a header's value
-    └── AuthorityError               a certificate that is not issued
-        ├── HostRefusedError         not a DNS host name in lower case
-        └── AuthorityExpiredError    the authority's own time is over
+TokenmintError
+├── TokenError                   a token that is not accepted, or claims that are not minted
+│   ├── TokenMalformedError      not one compact JWS in its one spelling, or claims that are not the expected ones
+│   ├── TokenTypeError           a JWT of another kind (`typ`)
+│   ├── TokenAlgorithmError      an algorithm outside the fixed list
+│   ├── TokenKeyUnknownError     no key of that id, or the token brings a key of its own
+│   ├── TokenKeyRetiredError     a key whose time is over
+│   ├── TokenSignatureError      the signature is not the key's
+│   ├── TokenIssuerError         an issuer that is not asked for
+│   ├── TokenAudienceError       made for another receiver, or for several
+│   ├── TokenNotYetValidError    issued in the future
+│   ├── TokenExpiredError        its time is over
+│   ├── TokenLifeError           a longer life than any hop token has
+│   ├── TokenChainError          a chain of agents that is empty, too deep, or comes back to itself
+│   ├── TokenUserError           no usable user in the claims
+│   └── TokenBindingError        made for another request
+├── CredentialError              an upstream credential that can't be sent
+│   ├── CredentialMissingError   the Secret or its key is not there
+│   └── CredentialUnusableError  the secret can't be a header's value
+└── AuthorityError               a certificate that is not issued
+    ├── HostRefusedError         not a DNS host name in lower case
+    └── AuthorityExpiredError    the authority's own time is over
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -42,13 +42,13 @@ class VerificationKey:
     """A public key and the algorithms that it is for."""
 
     algorithms: frozenset[str]
-    _key: jwk.Key
+    key: jwk.Key
 
 
 class _Registry(jws.JWSRegistry):
     """joserfc's own look-up warns at each use of `EdDSA`, which RFC 9864 renames; the list here is fixed and deliberate."""
 
-    def get_alg(self, name: str) -> jws.JWSAlgModel:
+    def get_alg(self, name: str) -> Any:  # the library does not export its type
         if name not in ALGORITHMS:
             raise UnsupportedAlgorithmError(f"algorithm `{name[:20]}` is not in the fixed list")
         return self.algorithms[name]
@@ -62,7 +62,7 @@ def verify(segments: Segments, algorithm: str, key: VerificationKey) -> None:
     if algorithm not in key.algorithms:
         raise TokenAlgorithmError(f"expected an algorithm of the key ({', '.join(sorted(key.algorithms))}), got `{algorithm[:20]!r}`")
     try:
-        jws.deserialize_compact(segments.text, key._key, registry=_registry)  # noqa: SLF001 - the key's own module
+        jws.deserialize_compact(segments.text, key.key, registry=_registry)
     except (JoseError, ValueError, TypeError) as error:
         raise TokenSignatureError("the signature is not that of the key that the token names") from error
 

@@ -140,9 +140,7 @@ class KeyRing:
 
     def _replace(self, now: int) -> None:
         ends = now + validity.GRACE_SECONDS
-        retired = tuple(
-            PublicKey(key.public, min(key.valid_until, ends)) for key in self._generation.published if key.valid_until > now
-        )
+        retired = tuple(PublicKey(key.public, min(key.valid_until, ends)) for key in self._generation.published if key.valid_until > now)
         self._generation = _begin(self._generate(), now, retired)
         self._view = _view(self._generation.published, now)
 
@@ -163,7 +161,7 @@ def union(rings: Iterable[Mapping[str, PublicKey]]) -> Mapping[str, PublicKey]:
     """The public halves of several rings, as a verifier takes them. A `kid` is the key's own hash, so none can shadow another."""
     found: dict[str, PublicKey] = {}
     for keys in rings:
-        for kid, key in keys.items():
-            if kid not in found or found[kid].valid_until > key.valid_until:
-                found[kid] = key  # told twice: the earlier end counts
+        for key in keys.values():
+            if key.kid not in found or found[key.kid].valid_until > key.valid_until:
+                found[key.kid] = key  # told twice: the earlier end counts
     return MappingProxyType(found)

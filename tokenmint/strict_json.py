@@ -22,8 +22,9 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant, parse_float=_float, parse_int=_integer
         )
-    except (ValueError, RecursionError) as error:
-        raise TokenMalformedError(f"expected the {name} of the token to be strict JSON") from error
+    except (ValueError, RecursionError):
+        # not chained: the parser's errors hold the text that they are about
+        raise TokenMalformedError(f"expected the {name} of the token to be strict JSON") from None
     if not isinstance(value, dict):
         raise TokenMalformedError(f"expected the {name} of the token to be a JSON object")
     return value
@@ -37,7 +38,7 @@ def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(text: str) -> NoReturn:
-    raise ValueError("not a JSON number")
+    raise ValueError(f"`{text}` is no number of JSON")
 
 
 def _float(text: str) -> float:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from hopgate.local.errors import LocalError
 from hopgate.manifests import document
@@ -88,8 +88,7 @@ def build(spec: BootstrapSpec) -> bytes:
     if spec.app_port == CAPTURE_PORT:
         raise BootstrapError(f"the agent can't listen at port {CAPTURE_PORT}, the gate's own", remedy="choose another port with --listen")
     template = _template()
-    pieces = _mapping(template, "pieces")
-    return json.dumps(_Filler(pieces).fill(_mapping(template, "bootstrap"), _values(spec, pieces))).encode()
+    return json.dumps(_Filler(template.pieces).fill(template.bootstrap, _values(spec, template.pieces))).encode()
 
 
 def _values(spec: BootstrapSpec, pieces: Mapping[str, Value]) -> dict[str, Value]:
@@ -143,20 +142,20 @@ class _Filler:
     pieces: Mapping[str, Value]
 
     def fill(self, part: Value, scope: Mapping[str, Value]) -> Value:
-        match part:
-            case str():
-                return _look_up(scope, part) if part.startswith("$") else part
-            case list():
-                return self._fill_list(part, scope)
-            case {"$piece": str(name), **given}:
-                return self.fill(_look_up(self.pieces, f"${name}"), {**scope, **{key: self.fill(value, scope) for key, value in given.items()}})
-            case {"$each": items, **body}:
-                filled = self.fill(items, scope)
-                return [self.fill(body, {**scope, "item": item}) for item in (filled if isinstance(filled, list) else [filled])]
-            case dict():
-                return {key: self.fill(value, scope) for key, value in part.items()}
-            case _:
-                return part
+        if isinstance(part, str):
+            return _look_up(scope, part) if part.startswith("$") else part
+        if isinstance(part, list):
+            return self._fill_list(part, scope)
+        if not isinstance(part, dict):
+            return part
+        given = {key: value for key, value in part.items() if not key.startswith("$")}
+        if "$piece" in part:
+            piece = _look_up(self.pieces, f"${part['$piece']}")
+            return self.fill(piece, {**scope, **{key: self.fill(value, scope) for key, value in given.items()}})
+        if "$each" in part:
+            items = self.fill(part["$each"], scope)
+            return [self.fill(given, {**scope, "item": item}) for item in (items if isinstance(items, list) else [items])]
+        return {key: self.fill(value, scope) for key, value in given.items()}
 
     def _fill_list(self, parts: Sequence[Value], scope: Mapping[str, Value]) -> list[Value]:
         filled: list[Value] = []
@@ -176,20 +175,21 @@ def _look_up(scope: Mapping[str, Value], placeholder: str) -> Value:
         raise BootstrapError(f"the template names `{placeholder}`, which has no value", remedy="install hopgate again") from None
 
 
-def _mapping(tree: Mapping[str, Value], key: str) -> Mapping[str, Value]:
-    found = tree.get(key)
-    if not isinstance(found, dict):
-        raise BootstrapError(f"expected the template to have a mapping `{key}`", remedy="install hopgate again")
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Template:
+    bootstrap: Value
+    pieces: Mapping[str, Value]
 
 
 @functools.cache
-def _template() -> Mapping[str, Value]:
+def _template() -> _Template:
     path = template_path()
     reading = document.read(path.read_bytes())
-    if reading.mistakes or len(reading.documents) != 1 or not isinstance(reading.documents[0].value, dict):
+    tree = reading.documents[0].value if reading.documents and not reading.mistakes else None
+    pieces = tree.get("pieces") if isinstance(tree, dict) else None
+    if not isinstance(tree, dict) or not isinstance(pieces, dict):
         raise BootstrapError(f"the template `{path}` can't be read: {reading.mistakes}", remedy="install hopgate again")
-    return reading.documents[0].value
+    return _Template(bootstrap=tree.get("bootstrap"), pieces=pieces)
 
 
 def template_path() -> Path:

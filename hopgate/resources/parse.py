@@ -82,12 +82,13 @@ def parse(manifest: object) -> ParseResult:
 
 
 def _read(manifest: Fields) -> tuple[Resource | None, ObjectReference | None]:
-    kind = manifest.required("kind", fields.text, "")
+    kind = manifest.required("kind", fields.text, None)
+    if kind is None:
+        return None, None
     rule = _KINDS.get(kind)
     if rule is None:
-        if kind:
-            known = ", ".join(fields.quote(name) for name in _KINDS)
-            manifest.refuse("kind", Code.UNKNOWN_KIND, f"expected one of {known}, got {fields.quote(kind)}")
+        known = ", ".join(fields.quote(name) for name in _KINDS)
+        manifest.refuse("kind", Code.UNKNOWN_KIND, f"expected one of {known}, got {fields.quote(kind)}")
         return None, None
     version = manifest.required("apiVersion", fields.text, rule.api_version)
     if version != rule.api_version:

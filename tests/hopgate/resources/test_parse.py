@@ -44,6 +44,7 @@ def test_a_good_manifest_of_each_kind_has_no_mistake(good: Manifest) -> None:
     ("kind", "path", "bad", "code", "allowed"),
     [
         pytest.param("Agent", ("kind",), "Agnet", "UnknownKind", "Agent", id="kind misspelt"),
+        pytest.param("Agent", ("kind",), "", "UnknownKind", "Agent", id="kind empty"),
         pytest.param("Agent", ("kind",), 5, "WrongType", "Agent", id="kind not a string"),
         pytest.param("Agent", ("kind",), ..., "MissingField", "Agent", id="kind missing"),
         pytest.param("Agent", ("apiVersion",), "v1", "UnknownVersion", "hopgate.dev/v1alpha1", id="apiVersion of another group"),

@@ -1,0 +1,1 @@
+"""A small world that tests share: the manifests beside this file, as a snapshot."""
