@@ -69,6 +69,7 @@ class Process:
 
 async def serve(resources: Path, spool_folder: Path, socket: Path, writer: str) -> int:
     """Serve until standard input ends. Returns the process's exit code."""
+    watcher = FolderWatcher(resources, lambda: process.reload())  # noqa: PLW0108 - the process is made after the first load, the watcher before
     try:
         snapshot = snapshots.load(resources, previous=None, now=int(time.time()))
         spool = Spool(spool_folder, writer, clock=time.time, durability=Durability.WRITE)
@@ -82,14 +83,14 @@ async def serve(resources: Path, spool_folder: Path, socket: Path, writer: str) 
     checker = _checker(process, spool)
     server = Server(checker.check, socket)
     await server.start()
-    watcher = asyncio.create_task(FolderWatcher(resources, process.reload).run())
+    watching = asyncio.create_task(watcher.run())
     _write(Ready())
     try:
         await _follow_gate(process, checker)
     finally:
-        watcher.cancel()
+        watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await watcher
+            await watching
         await server.stop(GRACE_SECONDS)
         spool.close()
     return 0

@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import msgspec
 
@@ -121,6 +121,10 @@ def next_claims(
     )
 
 
+# Unix seconds that a double holds exactly (RFC 8259 section 6): no reader of a token sees another time than the next.
+Moment = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
 class Actor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`act` of RFC 8693 section 4.1: who acts, and who acted before."""
 
@@ -144,8 +148,8 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sub: str
     act: Actor | None = None
     aud: str | list[str]
-    iat: int
-    exp: int
+    iat: Moment
+    exp: Moment
     jti: str
     txn: str
     groups: tuple[str, ...] = ()
@@ -189,7 +193,7 @@ def decode(payload: bytes) -> Payload:
     """What a payload says, none of it judged yet. Raises TokenMalformedError for any spelling but the one of `encode`."""
     try:
         decoded = _decoder.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TokenMalformedError("expected the claims of a hop token, got others") from error
     if _encoder.encode(decoded) != payload:
         raise TokenMalformedError("expected the claims of a hop token in their one spelling")

@@ -23,7 +23,9 @@ from hopgate.resources.registry import Registry
 # The id is a part of `NAMESPACE/POLICY/RULE` in records and messages.
 _RULE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _ARGUMENTS = re.compile(r"`arguments[.`\[]")
-_ABSENT = re.compile(r"(attribute `[^`]*`) in context for Hopgate::Action::\"(\w+)\" not found(.*)", re.DOTALL)
+_ACTION = re.compile(r'Hopgate::Action::"(\w+)"')
+# What Cedar says besides of a scope that it could not read, and what says nothing then.
+_NO_ACTION = "unable to find an applicable action given the policy scope constraints"
 # Actions that one message lists; a rule that leaves its action open can miss an attribute in nearly all of them.
 _LISTED_ACTIONS = 3
 
@@ -133,17 +135,20 @@ def _check(policy: Policy, rule: Rule, piece: Piece, registry: Registry, report:
 
 
 def _gather(messages: Sequence[str]) -> Iterator[str]:
-    """Cedar's messages, one for an attribute that several actions lack where Cedar gives one for each action."""
-    lacking: dict[tuple[str, str], list[str]] = {}
+    """Cedar's messages, one where Cedar says the same of several actions, and none that only follows from another."""
+    alike: dict[str, list[str]] = {}
     for message in messages:
-        match = _ABSENT.fullmatch(message)
-        if match is None:
-            yield message
+        alike.setdefault(_ACTION.sub("*", message), []).append(message)
+    for several in alike.values():
+        if several[0] == _NO_ACTION and len(alike) > 1:
+            continue
+        actions = [match[1] for match in map(_ACTION.search, several) if match is not None]
+        if len(several) == 1:
+            yield several[0]
         else:
-            lacking.setdefault((match[1], match[3]), []).append(match[2])
-    for (attribute, rest), actions in lacking.items():
-        more = f" and {len(actions) - _LISTED_ACTIONS} more actions: name the action in the scope" if len(actions) > _LISTED_ACTIONS else ""
-        yield f"{attribute} is not in the context of {', '.join(actions[:_LISTED_ACTIONS])}{more}{rest}"
+            more = f" and {len(actions) - _LISTED_ACTIONS} more actions" if len(actions) > _LISTED_ACTIONS else ""
+            listed = ", ".join(actions[:_LISTED_ACTIONS]) + more
+            yield f"{_ACTION.sub(listed, several[0])}: name the action in the scope"
 
 
 def _named_tool(rule: Rule, registry: Registry) -> Tool | None:
@@ -155,6 +160,8 @@ def _named_tool(rule: Rule, registry: Registry) -> Tool | None:
 
 
 def _advice(message: str, rule: Rule, tool: Tool | None) -> str:
+    if message.startswith("unrecognized entity type `") and "Hopgate::" not in message:
+        return "; write it with its namespace: `Hopgate::Agent`, `Hopgate::Tool` …"
     if not _ARGUMENTS.search(message) or not rule.scope.covers_action(Action.CALL_TOOL.value):
         return ""
     named = rule.scope.resource.entity

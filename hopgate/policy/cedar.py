@@ -165,7 +165,7 @@ def evaluate(policies: Slice, about: Subject, context: Mapping[str, ContextValue
 def find_misfit(about: Subject, context: Mapping[str, ContextValue], schema: str) -> str | None:
     """How the request does not fit the schema, its whole context included; None where it fits."""
     answer = _ask(Slice(ids=(), reads=None, handle=cedarpy.PolicySet.from_str("")), about, context, _schema(schema))
-    return answer.errors[0].message if answer.errors else None
+    return answer.errors[0].message.removeprefix("failed to build request: ") if answer.errors else None
 
 
 def _ask(policies: Slice, about: Subject, context: Mapping[str, ContextValue], schema: cedarpy.Schema | None) -> Answer:

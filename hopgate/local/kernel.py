@@ -1,0 +1,71 @@
+"""The few system calls that Python 3.11 has no name for: namespaces, privileges, filters.
+
+Each raises OSError as the `os` module's functions do. They act on the calling thread; nothing here allocates state of its
+own, so they may be called between fork and exec.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import Final
+
+# linux/sched.h
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+# linux/prctl.h, linux/seccomp.h
+_PR_CAPBSET_READ: Final = 23
+_PR_CAPBSET_DROP: Final = 24
+_PR_SET_SECCOMP: Final = 22
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_SECCOMP_MODE_FILTER: Final = 2
+# linux/capability.h: version 3 of the structures, two words of capabilities
+_CAPABILITY_VERSION: Final = 0x20080522
+# Capabilities are bits of a 64-bit word; the kernel says EINVAL beyond the last that it knows.
+_CAPABILITY_BITS: Final = 64
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Put the calling thread into the namespace behind `descriptor`; `kind` is one CLONE_NEW… flag."""
+    _checked(_libc.setns(descriptor, kind))
+
+
+def drop_capabilities() -> None:
+    """Give up every capability in every set, the bounding set first: no later exec can bring one back."""
+    for capability in range(_CAPABILITY_BITS):
+        if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) < 0:
+            break
+        _checked(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
+    _checked(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    _checked(_libc.capset(header, bytes(24)))
+
+
+def forbid_new_privileges() -> None:
+    """No exec gives this process or its children more rights than it has: setuid files and file capabilities are inert."""
+    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def install_filter(program: bytes) -> None:
+    """Judge every later system call of this process and its children by a classic BPF program. Needs no_new_privs."""
+    given = _FilterProgram(len(program) // 8, program)
+    _checked(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(given), 0, 0))
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
