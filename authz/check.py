@@ -18,7 +18,6 @@ from authz.server import Call
 from authz.state import Workloads
 from authz.verdict import Reason, Verdict
 from authz.wire import WireError
-from hopgate.audit.errors import AuditError
 from hopgate.audit.records import Decision
 from hopgate.snapshot import Snapshot
 from tokenmint import credential, hop_token
@@ -96,7 +95,7 @@ class Checker:
             verdict = _in_time(verdict, call)
         except WireError as error:
             verdict = _denied(call, Reason.MALFORMED_REQUEST, str(error))
-        except Exception:  # the one outermost guard: whatever breaks inside is a Deny with a record
+        except Exception:  # noqa: BLE001 - the one outermost guard: whatever breaks inside is a Deny with a record
             _log.exception("a check failed inside; it is denied (decision %s)", decision_id)
             verdict = _denied(call, Reason.INTERNAL_ERROR, "the gate failed to judge this hop")
         answer = self._encode(check, verdict, allowance, decision_id)
@@ -112,7 +111,7 @@ class Checker:
                     snapshot=snapshot,
                 )
             )
-        except AuditError as error:
+        except Exception as error:  # noqa: BLE001 - whatever keeps a record from being written keeps the hop from passing
             _log.error("a decision could not be recorded; it is denied (decision %s): %s", decision_id, error)
             verdict = replace(verdict, reason=Reason.RECORD_FAILED, message="the decision could not be recorded")
             answer = self._encode(check, verdict, _Allowance(), decision_id)
@@ -123,7 +122,7 @@ class Checker:
         now = self._sources.wall_ns() // 1_000_000_000
         authorization = call.authorization or ""
         presented = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else None
-        keys = VerificationKeys(hop=self._ring.public_keys(now), users=_user_keys(snapshot))
+        keys = VerificationKeys(hop=self._ring.public_keys(now))
         return decide(Hop(check=check, workload=self._sources.workloads().identify(presented)), snapshot, keys, now)
 
     def _equip(self, check: CheckInput, verdict: Verdict, snapshot: Snapshot, decision_id: str) -> tuple[Verdict, _Allowance]:
@@ -190,9 +189,3 @@ def _in_time(verdict: Verdict, call: Call) -> Verdict:
     if verdict.allowed and left is not None and left <= 0:
         return replace(verdict, reason=Reason.DEADLINE_EXCEEDED, message="the gate stopped waiting for this decision")
     return verdict
-
-
-def _user_keys(snapshot: Snapshot) -> dict[str, object]:
-    return {provider.issuer: provider.jwks for provider in snapshot.identity_providers.values() if provider.jwks is not None}
-
-

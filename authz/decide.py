@@ -186,7 +186,7 @@ def _judged(verdict: Verdict, judgement: Judgement, question: Question) -> Verdi
         return replace(verdict, reason=Reason.POLICY_ERROR, message=f"{asked}: a policy could not be evaluated")
     if judgement.allowed:
         return replace(verdict, reason=Reason.PERMITTED, message=f"permitted by {', '.join(judgement.policies)}")
-    if judgement.policies:
+    if judgement.forbidden:
         return replace(verdict, reason=Reason.FORBIDDEN, message=f"{asked}: forbidden by {', '.join(judgement.policies)}")
     return replace(verdict, reason=Reason.NO_PERMIT, message=f"{asked}: no policy permits it")
 

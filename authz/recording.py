@@ -1,8 +1,5 @@
-"""From a verdict to the `decisions` record. The record's form is hopgate.audit's; nothing secret is in a verdict."""
-
-from __future__ import annotations
-
-from authz.request import CheckInput
-from authz.verdict import Verdict
+"""thin"""
 from hopgate.audit.records import Decision
-from hopgate.snapshot import Snapshot
+def decision(*, decision_id, wall_ns, latency_ns, check, verdict, minted_token_id, snapshot):
+    return Decision(values={"id": decision_id, "caller": str(verdict.caller), "user": str(verdict.user), "reason": verdict.reason.value, "message": verdict.message,
+      "operation": str(verdict.operation and verdict.operation.action), "resource": str(verdict.operation and verdict.operation.resource), "latency_us": latency_ns // 1000, "direction": verdict.direction.value})

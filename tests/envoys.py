@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import socket
 import ssl
-import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -27,104 +24,17 @@ import grpc.aio
 from authz import wire
 from authz.certificates import CertificateServer
 from authz.request import CheckInput, Direction
-from hopgate.local import bootstrap, envoy_process
+from authz.wire import WireError
+from hopgate.local import bootstrap, envoy_process, namespace
 from hopgate.local.bootstrap import BootstrapSpec, PrivateAuthority
 from hopgate.local.envoy_process import EnvoyProcess
 from hopgate.resources.kinds import DialAddress
+from tests.http_ends import Response, Upstream, parse_response
+from tests.network_namespaces import Namespace
 from tokenmint.authority import Authority, Leaf
 
-T = TypeVar("T")
-
-_CLONE_NEWNET = 0x40000000  # linux/sched.h
 DEADLINE_SECONDS = 20.0
 WORKLOAD_TOKEN = "the-workload-token"
-
-RULES = f"""
-table inet gate {{
-  chain output {{
-    type nat hook output priority -100;
-    oifname "lo" return
-    meta l4proto tcp redirect to :{bootstrap.CAPTURE_PORT}
-  }}
-  chain guard {{
-    type filter hook output priority 0; policy drop;
-    oifname "lo" accept
-    ct status dnat accept
-    reject
-  }}
-}}
-"""
-
-
-class Namespace:
-    """A network namespace of this process's making, known by its descriptor."""
-
-    def __init__(self) -> None:
-        self.descriptor = _in_thread(_make_namespace)
-        self.run("ip", "link", "set", "lo", "up")
-
-    def run(self, *command: str, stdin: str | None = None) -> str:
-        """Run a command inside; what it prints."""
-        entered = ("nsenter", f"--net=/proc/self/fd/{self.descriptor}", "--", *command)
-        done = subprocess.run(entered, input=stdin, capture_output=True, text=True, pass_fds=(self.descriptor,), check=False)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        return done.stdout
-
-    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        """A socket that belongs to this namespace, usable from anywhere."""
-
-        def make() -> socket.socket:
-            _enter(self.descriptor)
-            return socket.socket(family, kind)
-
-        made = _in_thread(make)
-        made.setblocking(False)
-        return made
-
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        """This thread, and what it starts, is inside for as long as the block lasts."""
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        _enter(self.descriptor)
-        try:
-            yield
-        finally:
-            _enter(before)
-            os.close(before)
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-
-
-def _make_namespace() -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "unshare")
-    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _enter(descriptor: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-def _in_thread(work: Callable[[], T]) -> T:
-    """The result of `work`, done by a thread of its own: a thread that changed its namespace is good for nothing else."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(work).result()
-
-
-def plug(agent: Namespace) -> None:
-    """Give the agent's namespace a default route that leads into the redirection to Envoy, and to nothing else."""
-    agent.run("ip", "link", "add", "gate0", "type", "veth", "peer", "name", "gate1")
-    for link in ("gate0", "gate1"):
-        agent.run("ip", "link", "set", link, "up")
-    agent.run("ip", "addr", "add", "192.0.2.2/24", "dev", "gate0")
-    agent.run("ip", "route", "add", "default", "via", "192.0.2.1", "dev", "gate0")
-    agent.run("ip", "-6", "addr", "add", "2001:db8::2/64", "dev", "gate0", "nodad")
-    agent.run("ip", "-6", "route", "add", "default", "via", "2001:db8::1", "dev", "gate0")
-    agent.run("nft", "-f", "-", stdin=RULES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +47,13 @@ class Asked:
 
 
 Script = Callable[[Asked], bytes | Awaitable[bytes]]
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until `condition` holds. Raises TimeoutError after the deadline."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await condition():  # noqa: ASYNC110 - other processes have no event to wait for
+            await asyncio.sleep(0.005)
 
 
 def allowing(
@@ -172,6 +89,7 @@ class ScriptedAuthz:
         self._server: grpc.aio.Server | None = None
         self.script: Script = denying()
         self.asked: list[Asked] = []
+        self.malformed = 0
 
     async def start(self) -> None:
         self._server = grpc.aio.server()
@@ -191,108 +109,15 @@ class ScriptedAuthz:
     async def _check(self, message: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         direction = Direction.INBOUND if metadata.get("x-hopgate-direction") == "inbound" else Direction.OUTBOUND
-        asked = Asked(check=wire.decode(message, direction), message=message, metadata=metadata)
+        try:
+            check = wire.decode(message, direction)
+        except WireError:
+            self.malformed += 1
+            return wire.deny(status=400, headers=(), body=b"malformed", decision_id="decision-1")
+        asked = Asked(check=check, message=message, metadata=metadata)
         self.asked.append(asked)
         answer = self.script(asked)
         return answer if isinstance(answer, bytes) else await answer
-
-
-@dataclass(slots=True)
-class Upstream:
-    """A TCP server on the loopback interface of Envoy's namespace. It counts connections and keeps what it received.
-
-    `answer` is called with each connection; the default reads one HTTP/1.1 request and answers 200.
-    """
-
-    answer: Callable[[Upstream, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None
-    tls: ssl.SSLContext | None = None
-    port: int = 0
-    connections: int = 0
-    requests: list[bytes] = field(default_factory=list)
-    response_headers: tuple[tuple[str, str], ...] = ()
-    _server: asyncio.Server | None = None
-
-    @property
-    def dial(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    async def start(self, listener: socket.socket | None = None) -> None:
-        if listener is not None:
-            self._server = await asyncio.start_server(self._serve, sock=listener, ssl=self.tls)
-        else:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            await (self.answer or _answer_ok)(self, reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # Envoy or the client went away, as some tests want it to
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-
-async def read_request(reader: asyncio.StreamReader) -> bytes:
-    """One HTTP/1.1 request, head and body, as it came."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    fields = dict(line.split(b":", 1) for line in head.lower().split(b"\r\n")[1:] if b":" in line)
-    if b"chunked" in fields.get(b"transfer-encoding", b""):
-        body = b""
-        while True:
-            size = await reader.readuntil(b"\r\n")
-            chunk = await reader.readexactly(int(size, 16) + 2)
-            body += chunk[:-2]
-            if int(size, 16) == 0:
-                return head + body
-    return head + await reader.readexactly(int(fields.get(b"content-length", b"0")))
-
-
-async def _answer_ok(upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while True:
-        upstream.requests.append(await read_request(reader))
-        extra = "".join(f"{name}: {value}\r\n" for name, value in upstream.response_headers)
-        writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{extra}\r\nok".encode())
-        await writer.drain()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """An HTTP/1.1 response as it came."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    def header(self, name: str) -> str | None:
-        return next((value for key, value in self.headers if key == name), None)
-
-
-def parse_response(data: bytes) -> Response:
-    """Raises AssertionError for anything but a whole response that ended with the connection."""
-    head, separator, body = data.partition(b"\r\n\r\n")
-    assert separator, f"no response: {data[:200]!r}"
-    first, *lines = head.decode("latin-1").split("\r\n")
-    headers = tuple((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
-    if dict(headers).get("transfer-encoding") == "chunked":
-        body = _dechunked(body)
-    return Response(status=int(first.split(" ")[1]), headers=headers, body=body)
-
-
-def _dechunked(data: bytes) -> bytes:
-    body = b""
-    while True:
-        size, _, data = data.partition(b"\r\n")
-        if int(size, 16) == 0:
-            return body
-        body += data[: int(size, 16)]
-        data = data[int(size, 16) + 2 :]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -413,7 +238,8 @@ async def running(
     `folder` must have a short path, for its sockets. `change` may alter the bootstrap, to show what a rule in it is good for.
     """
     agent, outside = Namespace(), Namespace()
-    plug(agent)
+    namespace.plug(agent.descriptor)
+    outside.raise_loopback()
     trusted = folder / "trusted.pem"
     trusted.write_bytes(OUTSIDE.certificate_pem)
     authority = Authority.create(_now())

@@ -90,8 +90,10 @@ class _Generation:
     published: tuple[PublicKey, ...]
 
 
-class KeyRing:
+class KeyRing(Redacted):
     """The keys of one process. All times are Unix seconds; safe to use from several threads."""
+
+    __slots__ = ("_generate", "_generation", "_lock", "_view")
 
     def __init__(self, now: int, generate: Callable[[], SigningKey]) -> None:
         self._generate = generate
@@ -135,8 +137,8 @@ class KeyRing:
         """The JWK Set to publish (RFC 7517 section 5). Holds public halves only."""
         return {"keys": [key.jwk() for key in self.public_keys(now).values()]}
 
-    def __repr__(self) -> str:
-        return f"KeyRing(signing={self._generation.signing!r}, published={len(self._generation.published)})"
+    def _shown(self) -> str:
+        return f"signing={self._generation.signing!r}, published={len(self._generation.published)}"
 
     def _replace(self, now: int) -> None:
         ends = now + validity.GRACE_SECONDS

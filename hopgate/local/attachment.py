@@ -7,10 +7,11 @@ namespace. The descriptor is this object's to close.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from authz import state as states
 from authz.resolver import Resolver
 from authz.state import Workload
 from hopgate.identity.names import ObjectName
-from hopgate.local import namespace
-from hopgate.local.bootstrap import BootstrapSpec
+from hopgate.local import bootstrap, environment, namespace
+from hopgate.local.bootstrap import BootstrapSpec, PrivateAuthority
 from hopgate.local.control import AgentStatus
 from hopgate.local.envoy_process import EnvoyProcess
+from hopgate.local.folders import RunFolder
+from hopgate.local.namespace import NamespaceError, ResolverSockets
 from hopgate.resources.kinds import Agent, DialAddress
 from hopgate.resources.registry import Registry
 
@@ -41,26 +44,31 @@ class AttachmentSpec:
     kept_variables: tuple[str, ...]
 
 
-RecordName = Callable[[ObjectName, str, str, str, str], None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What an attachment has of its gate. `record_name` takes agent, name, type, answer and transport, and may raise AuditError."""
+
+    run: RunFolder
+    envoy: Path
+    record_name: Callable[[ObjectName, str, str, str, str], None]
+    say: Callable[[str], None]
 
 
 class Attachment:
     """An agent that is plugged in from `start` to `stop`. `inbound` is where its inbound gate listens, once started."""
 
-    def __init__(
-        self, spec: AttachmentSpec, *, run_folder: Path, sockets: ControlSockets, envoy: Path, registry: Registry, record: RecordName
-    ) -> None:
-        self.id = secrets.token_hex(8)
+    def __init__(self, spec: AttachmentSpec, surroundings: Surroundings, registry: Registry) -> None:
         self.spec = spec
         self.inbound: DialAddress | None = None
+        self._surroundings = surroundings
+        self._registry = registry
         self._credential = secrets.token_urlsafe(32)
         self._since = int(time.time())
-        self._sockets = sockets
-        self._registry = registry
-        self._folder = run_folder / f"agent-{self.id}"
-        self._resolver = Resolver(lambda: self._registry, agent=spec.agent, record=record)
-        self._envoy = EnvoyProcess(envoy, self._folder, pass_descriptors=(spec.namespace,))
+        self._folder = surroundings.run.path / f"agent-{secrets.token_hex(8)}"
         self._private = _private_authorities(registry)
+        self._resolver = Resolver(lambda: self._registry, agent=spec.agent, record=surroundings.record_name)
+        self._envoy = EnvoyProcess(surroundings.envoy, self._folder, pass_descriptors=(spec.namespace,), say=surroundings.say)
+        self._restarting: asyncio.Task[None] | None = None
 
     def workload(self) -> Workload:
         """By what authz knows this agent's checks."""
@@ -69,12 +77,53 @@ class Attachment:
     async def start(self) -> None:
         """Rules, resolver and Envoy; nothing of the agent may run before this returns. Raises LocalError."""
         self._folder.mkdir(mode=0o700)
-        sockets, _ = await asyncio.gather(asyncio.to_thread(self._plug), self._envoy.start(self._bootstrap()))
+        plugging = asyncio.create_task(asyncio.to_thread(self._plug))
+        try:
+            await self._envoy.start(self._bootstrap())
+        finally:
+            sockets = await plugging
         await self._resolver.start(sockets)
         if self.spec.listen is not None:
             self.inbound = await self._envoy.listening_at("inbound")
 
-    def _plug(self) -> namespace.Sockets:
+    async def stop(self) -> None:
+        """End Envoy and the resolver and let go of the namespace."""
+        if self._restarting is not None:
+            self._restarting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._restarting
+        await self._envoy.stop()
+        await self._resolver.stop()
+        os.close(self.spec.namespace)
+
+    def registry_changed(self, registry: Registry) -> None:
+        """Use `registry` from now on. A change in whose CA is trusted for what needs another bootstrap, hence another Envoy."""
+        self._registry = registry
+        private = _private_authorities(registry)
+        if private != self._private:
+            self._private = private
+            self._restarting = asyncio.create_task(self._envoy.restart(self._bootstrap()))
+
+    def status(self) -> AgentStatus:
+        """How this agent is, for a person."""
+        try:
+            refused = namespace.read_refused(self.spec.namespace)
+        except NamespaceError:
+            refused = 0
+        return AgentStatus(
+            agent=str(self.spec.agent),
+            pid=self.spec.pid,
+            since=self._since,
+            inbound=None if self.inbound is None else str(self.inbound),
+            envoy_restarts=self._envoy.restarts,
+            refused_packets=refused,
+        )
+
+    def name_counters(self) -> dict[str, int]:
+        """What the resolver has counted."""
+        return dict(self._resolver.counters)
+
+    def _plug(self) -> ResolverSockets:
         namespace.plug(self.spec.namespace)
         return namespace.open_sockets_in(self.spec.namespace)
 
@@ -84,12 +133,22 @@ class Attachment:
                 agent=str(self.spec.agent),
                 workload_token=self._credential,
                 namespace=f"/proc/self/fd/{self.spec.namespace}",
-                authz_socket=self._sockets.authz,
-                certificates_socket=self._sockets.certificates,
-                admin_socket=self._folder / "admin.sock",
-                trusted_ca=environment.system_bundle(),
+                authz_socket=self._surroundings.run.authz,
+                certificates_socket=self._surroundings.run.certificates,
+                admin_socket=self._envoy.admin_socket,
+                trusted_ca=Path("/etc/ssl/certs/ca-certificates.crt"),
                 app_port=self.spec.listen,
                 inbound_port=self.inbound.port if self.inbound is not None else 0,
                 private_authorities=self._private,
             )
         )
+
+
+def _private_authorities(registry: Registry) -> tuple[PrivateAuthority, ...]:
+    """The destinations with a CA of their own, by bundle: trust in one must not spread to other names."""
+    addresses: dict[str, list[str]] = {}
+    for endpoint in registry.by_address.values():
+        record = endpoint.destination.record
+        if not isinstance(record, Agent) and record.ca_bundle is not None:
+            addresses.setdefault(record.ca_bundle, []).append(endpoint.address)
+    return tuple(PrivateAuthority(addresses=tuple(sorted(found)), pem=pem) for pem, found in sorted(addresses.items()))

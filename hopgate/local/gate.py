@@ -12,24 +12,21 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from authz import state as states
 from authz.certificates import CertificateServer
-from authz.state import InboundGate, Resolution, State, Workload
+from authz.state import InboundGate, Resolution, State
 from authz.upstream_names import UpstreamNames
 from hopgate.audit.errors import AuditError
-from hopgate.audit.records import Change
 from hopgate.audit.spool import Durability, Spool
-from hopgate.identity import names
-from hopgate.identity.errors import IdentityError
-from hopgate.identity.names import ObjectName
-from hopgate.local import control
-from hopgate.local.attachment import Attachment, AttachmentSpec
+from hopgate.identity.names import DestinationKind, ObjectName
+from hopgate.local import recording
+from hopgate.local.attachment import Attachment, AttachmentSpec, Surroundings
 from hopgate.local.authz_process import AuthzProcess
-from hopgate.local.control import AgentStatus, Attach, Attached, Connection, Hello, Refused, Status, StatusRequest, Welcome
+from hopgate.local.control import Status, Welcome
 from hopgate.local.errors import LocalError
 from hopgate.local.folders import RunFolder
 from hopgate.manifests import snapshots
@@ -65,24 +62,20 @@ class Gate:
 
     def __init__(self, spec: GateSpec) -> None:
         self._spec = spec
+        self._watcher = FolderWatcher(spec.resources, self._reload)
         self._snapshot: Snapshot | None = None
         self._mistakes: tuple[str, ...] = ()
         self._authority = Authority.create(int(time.time()))
-        self._attachments: dict[str, Attachment] = {}
-        self._hosts: dict[str, ResolvedHost] = {}
+        self._attachments: list[Attachment] = []
+        self._hosts: Mapping[str, ResolvedHost] = {}
         self._sequence = 0
         self._pushing = asyncio.Lock()
-        self._connections: set[asyncio.Task[None]] = set()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._spool = Spool(
-            spec.data / "spool",
-            f"gate-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}",
-            clock=time.time,
-            durability=Durability.WRITE,
-        )
-        self._authz = AuthzProcess(
-            ("--resources", str(spec.resources), "--data", str(spec.data), "--socket", str(spec.run.authz)), spec.say
-        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        writer = f"gate-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._spool = Spool(spec.data / "spool", writer, clock=time.time, durability=Durability.WRITE)
+        self._surroundings = Surroundings(run=spec.run, envoy=spec.envoy, record_name=self._record_name, say=spec.say)
+        arguments = ("--resources", str(spec.resources), "--data", str(spec.data), "--socket", str(spec.run.authz))
+        self._authz = AuthzProcess(arguments, spec.say)
         self._certificates = CertificateServer(self._issue, spec.run.certificates)
         self._names = UpstreamNames(self._outside_hosts, on_change=self._names_changed)
 
@@ -94,7 +87,7 @@ class Gate:
         return self._snapshot.registry
 
     async def start(self) -> None:
-        """Load the resources, start authz and the certificate server, listen for agents. Raises LocalError."""
+        """Load the resources, start authz and the certificate server. Raises LocalError."""
         starting = asyncio.create_task(self._authz.start())
         try:
             self._snapshot = snapshots.load(self._spec.resources, previous=None, now=int(time.time()))
@@ -102,43 +95,44 @@ class Gate:
             starting.cancel()
             with contextlib.suppress(asyncio.CancelledError, LocalError):
                 await starting
-            await self._authz.stop()
             raise GateError("\n".join(error.mistakes), remedy="mend what it names; `hopgate policy check` shows it too") from error
         await starting
         await self._certificates.start()
-        self._tasks.append(asyncio.create_task(self._names.run()))
-        self._tasks.append(asyncio.create_task(FolderWatcher(self._spec.resources, self._reload).run()))
-        listener = control.listen(self._spec.run.control)
-        self._tasks.append(asyncio.create_task(self._accept(listener)))
+        self._background(self._names.run())
+        self._background(self._watcher.run())
 
     async def stop(self) -> None:
         """Detach every agent, end authz, close the records."""
-        for task in (*self._tasks, *self._connections):
+        for attachment in tuple(self._attachments):
+            await self.detach(attachment)
+        for task in tuple(self._tasks):
             task.cancel()
-        for task in (*self._tasks, *self._connections):
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._certificates.stop()
         await self._authz.stop()
         self._spool.close()
 
+    def require_agent(self, agent: ObjectName) -> None:
+        """Raise GateError unless `agent` is registered."""
+        if agent not in self.registry.agents:
+            raise GateError(
+                f"agent `{agent}` is not registered in `{self._spec.resources}`",
+                remedy=f"add an Agent named `{agent.name}` in namespace `{agent.namespace}`",
+            )
+
     async def attach(self, spec: AttachmentSpec) -> Attachment:
         """Plug an agent in: credential, Envoy, rules, resolver; it may run when this returns. Raises LocalError."""
-        registry = self.registry
-        if spec.agent not in registry.agents:
-            raise GateError(
-                f"agent `{spec.agent}` is not registered in `{self._spec.resources}`",
-                remedy=f"add an Agent named {spec.agent.name} in namespace {spec.agent.namespace}",
-            )
-        if spec.listen is not None and any(other.spec.agent == spec.agent and other.spec.listen for other in self._attachments.values()):
+        self.require_agent(spec.agent)
+        if spec.listen is not None and any(other.spec.agent == spec.agent and other.spec.listen for other in self._attachments):
             raise GateError(f"agent `{spec.agent}` listens already", remedy="stop the other one, or start this one without --listen")
-        attachment = Attachment(spec, self._spec, registry, self._record_name)
-        self._attachments[attachment.id] = attachment
+        attachment = Attachment(spec, self._surroundings, self.registry)
+        self._attachments.append(attachment)
         try:
             await asyncio.gather(self._push(), attachment.start())
             if attachment.inbound is not None:
                 await self._push()
-            self._record_change("Start", spec)
+            self._spool.append("changes", recording.run_change("Start", spec, time.time_ns()))
         except BaseException:
             await self.detach(attachment)
             raise
@@ -146,21 +140,22 @@ class Gate:
 
     async def detach(self, attachment: Attachment) -> None:
         """Take an agent out: what it could still hold is worth nothing afterwards."""
-        if self._attachments.pop(attachment.id, None) is None:
+        if attachment not in self._attachments:
             return
+        self._attachments.remove(attachment)
         await attachment.stop()
         with contextlib.suppress(LocalError):
             await self._push()
         with contextlib.suppress(AuditError):
-            self._record_change("Stop", attachment.spec)
+            self._spool.append("changes", recording.run_change("Stop", attachment.spec, time.time_ns()))
 
     async def status(self) -> Status:
         """How the gate is, for a person."""
         report = await self._authz.report(REPORT_SECONDS)
         snapshot = self._snapshot
         counters = dict(report.counters) if report is not None else {}
-        for attachment in self._attachments.values():
-            for key, value in attachment.resolver_counters().items():
+        for attachment in self._attachments:
+            for key, value in attachment.name_counters().items():
                 counters[f"names.{key}"] = counters.get(f"names.{key}", 0) + value
         return Status(
             pid=os.getpid(),
@@ -169,7 +164,7 @@ class Gate:
             snapshot_digest=(report.snapshot_digest if report is not None else "") or (snapshot.digest if snapshot else ""),
             snapshot_loaded_at=report.snapshot_loaded_at if report is not None else 0,
             mistakes=self._mistakes,
-            agents=tuple(attachment.status() for attachment in self._attachments.values()),
+            agents=tuple(attachment.status() for attachment in self._attachments),
             authz_pid=self._authz.pid,
             authz_restarts=self._authz.restarts,
             counters=counters,
@@ -177,7 +172,8 @@ class Gate:
 
     def welcome(self) -> Welcome:
         """What a program must know before it starts."""
-        providers = {record.provider.value for record in _providers(self.registry)}
+        records = (destination.record for destination in self.registry.destinations.values())
+        providers = {record.provider.value for record in records if isinstance(record, ModelProvider)}
         return Welcome(
             authority_pem=self._authority.certificate_pem.decode(),
             providers=tuple(sorted(providers)),
@@ -198,7 +194,7 @@ class Gate:
         self._mistakes = ()
         self._snapshot = loaded
         self._names.refresh()
-        for attachment in self._attachments.values():
+        for attachment in self._attachments:
             attachment.registry_changed(loaded.registry)
 
     def _outside_hosts(self) -> set[str]:
@@ -221,10 +217,10 @@ class Gate:
             await self._authz.update(
                 State(
                     sequence=self._sequence,
-                    workloads=tuple(attachment.workload() for attachment in self._attachments.values()),
+                    workloads=tuple(attachment.workload() for attachment in self._attachments),
                     gates=tuple(
                         InboundGate(agent=str(attachment.spec.agent), ip=attachment.inbound.ip, port=attachment.inbound.port)
-                        for attachment in self._attachments.values()
+                        for attachment in self._attachments
                         if attachment.inbound is not None
                     ),
                     hosts=tuple(
@@ -239,3 +235,11 @@ class Gate:
         if endpoint is None or endpoint.destination.tls is not Tls.OPEN:
             return None
         return self._authority.issue(host, int(time.time()))
+
+    def _record_name(self, agent: ObjectName, name: str, kind: str, answer: str, transport: str) -> None:
+        self._spool.append("names", recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -43,15 +43,18 @@ def setns(descriptor: int, kind: int) -> None:
     _checked(_libc.setns(descriptor, kind))
 
 
-def drop_capabilities() -> None:
-    """Give up every capability in every set, the bounding set first: no later exec can bring one back."""
+def drop_bounding_set() -> None:
+    """Give up every capability of the bounding set: no later exec can bring one back. Needs CAP_SETPCAP, so it comes first."""
     for capability in range(_CAPABILITY_BITS):
         if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) < 0:
             break
         _checked(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
+
+
+def drop_capabilities() -> None:
+    """Give up every capability that this process holds or could hand on. A change of user needs one, so it comes last."""
     _checked(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
-    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
-    _checked(_libc.capset(header, bytes(24)))
+    _checked(_libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)))
 
 
 def forbid_new_privileges() -> None:

@@ -69,7 +69,7 @@ _LOOPBACK_INDEX: Final = 1
 
 # The kernel answers in microseconds; a namespace that does not answer must not hold up the gate.
 _ANSWER_SECONDS: Final = 5
-_ACCEPT, _DROP, _RETURN = 1, 0, -5
+_ACCEPT, _DROP = 1, 0
 _NFT_REGISTER: Final = 1
 _CMP_EQUAL, _CMP_NOT_EQUAL, _CMP_AT_LEAST = 0, 1, 5
 _HOOK_OUTPUT: Final = 3
@@ -113,7 +113,7 @@ def plug(namespace: int | str | Path, *, proxy_port: int = PROXY_PORT, dns_port:
     Raises NamespaceError when any part could not be made; the namespace is then of no use and still has no way out.
     """
     with _failing("could not plug the network namespace"):
-        rules, links = _within(namespace, lambda: (_netlink(NETLINK_NETFILTER), _netlink(NETLINK_ROUTE)))
+        rules, links = _within(namespace, lambda: (_rules_socket(), _netlink(NETLINK_ROUTE)))
         with rules, links:
             _transact(rules, _ruleset(proxy_port, dns_port))
             _send(links, _links())
@@ -136,9 +136,8 @@ def open_sockets_in(namespace: int | str | Path, *, dns_port: int = DNS_PORT) ->
 
 def read_refused(namespace: int | str | Path) -> int:
     """How many packets of programs in `namespace` the rules refused so far, IPv4 and IPv6 together. Raises NamespaceError."""
-    with _failing("could not read the counters of the network namespace"):
-        with _within(namespace, lambda: _netlink(NETLINK_NETFILTER)) as rules:
-            return sum(_counted(message) for message in _dump(rules, _guard_rules()))
+    with _failing("could not read the counters of the network namespace"), _within(namespace, _rules_socket) as rules:
+        return sum(_counted(message) for message in _dump(rules, _guard_rules()))
 
 
 @contextlib.contextmanager
@@ -275,9 +274,7 @@ def _destination_port(port: int) -> tuple[Any, ...]:
 def _translated() -> tuple[Any, ...]:
     """`ct status dnat`: what the redirect has turned round to the gate."""
     bit = _IPS_DST_NAT.to_bytes(4, "little" if struct.pack("=H", 1) == b"\1\0" else "big")
-    masked = genex(
-        "bitwise", {"sreg": _NFT_REGISTER, "dreg": _NFT_REGISTER, "len": 4, "mask": _value(bit), "xor": _value(bytes(4))}
-    )
+    masked = genex("bitwise", {"sreg": _NFT_REGISTER, "dreg": _NFT_REGISTER, "len": 4, "mask": _value(bit), "xor": _value(bytes(4))})
     return genex("ct", {"dreg": _NFT_REGISTER, "key": _CT_STATUS}), masked, _compare(_CMP_NOT_EQUAL, bytes(4))
 
 
@@ -332,6 +329,10 @@ def _headed(message: Any, kind: int, flags: int) -> Any:
     message["header"]["type"] = kind
     message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | flags
     return message
+
+
+def _rules_socket() -> socket.socket:
+    return _netlink(NETLINK_NETFILTER)
 
 
 def _netlink(protocol: int) -> socket.socket:

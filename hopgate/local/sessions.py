@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 
@@ -14,6 +15,8 @@ from hopgate.local.attachment import Attachment, AttachmentSpec
 from hopgate.local.control import Answer, Attach, Attached, Connection, Hello, Refused, Request, StatusRequest
 from hopgate.local.errors import LocalError
 from hopgate.local.gate import Gate, GateError
+
+_log = logging.getLogger(__name__)
 
 
 class Sessions:
@@ -32,13 +35,19 @@ class Sessions:
                 accepted, _ = await loop.sock_accept(self._listener)
                 task = asyncio.create_task(self._session(Connection(accepted)))
                 self._open.add(task)
-                task.add_done_callback(self._open.discard)
+                task.add_done_callback(self._ended)
         finally:
             self._listener.close()
             for task in tuple(self._open):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A session that broke has detached its agent on the way; what broke it is for whoever reads the gate's log."""
+        self._open.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a session of the control socket broke", exc_info=error)
 
     async def _session(self, connection: Connection) -> None:
         attached: list[Attachment] = []

@@ -36,6 +36,9 @@ CLAIMS = st.builds(
     issued_at=st.integers(NOW - 30, NOW + 30),
     binding=BINDINGS,
 )
+JSON_VALUES = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
 
 
 def verify(token: str, **changes: Any) -> VerifiedHop:
@@ -126,17 +129,17 @@ def test_any_text_is_refused_by_a_typed_error(token: str) -> None:
     refusal(token)
 
 
-@given(payload=st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner)).map(forge.compact_json))
+@given(payload=st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(forge.compact_json))
 def test_any_signed_payload_is_refused_by_a_typed_error(payload: bytes) -> None:
     assert refusal(forge.sign(forge.header(), payload)) == "TokenMalformed"
 
 
-@given(name=st.sampled_from(sorted(forge.payload())), value=st.recursive(st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
+@given(name=st.sampled_from(sorted(forge.payload())), value=JSON_VALUES)
 def test_any_value_of_any_claim_is_a_value_or_a_typed_error(name: str, value: object) -> None:
     try:
         text = json.dumps(forge.payload() | {name: value}, separators=(",", ":"), ensure_ascii=False).encode()
         hop = verify(forge.sign(forge.header(), text))
-    except (TokenError, UnicodeEncodeError):
+    except TokenError:
         return
     assert hop.audience == TICKETS
 
@@ -191,5 +194,5 @@ def test_claims_that_do_not_fit_into_a_header_are_not_minted() -> None:
 
 def test_the_error_of_a_binding_names_what_differs() -> None:
     other = RequestBinding.of(BINDING.method, BINDING.authority, BINDING.path, b"changed")
-    with pytest.raises(TokenError, match="another body$"):
+    with pytest.raises(TokenError, match=r"another body$"):
         verify(forge.good(), binding=other)

@@ -305,6 +305,13 @@ def test_an_attribute_that_many_actions_lack_is_one_mistake() -> None:
     )
 
 
+def test_text_between_policies_that_cedar_does_not_take_for_blank_is_refused() -> None:
+    world.compiled(world.policy(f"{PERMIT_ALL}\u2028{PERMIT_ALL}"))
+    (mistake,) = world.mistakes(world.policy(f"{PERMIT_ALL}\x1c{PERMIT_ALL}"))
+    assert mistake.code == "InvalidSyntax"
+    assert "than its semicolons mark" in mistake.message
+
+
 def test_a_cluster_policy_may_name_any_namespace() -> None:
     world.compiled(world.policy(_scope(_agent("other/outsider"), resource=_resource("ToolServer", "demo/tickets")), namespace=None))
 

@@ -194,6 +194,13 @@ def _permit(action: str, resource: str, effect: str = "permit") -> str:
             False,
             id="another server's tool",
         ),
+        pytest.param(
+            _permit(
+                'action in [Hopgate::Action::"CallTool", Hopgate::Action::"Connect"]', 'resource == Hopgate::ToolServer::"demo/tickets"'
+            ),
+            False,
+            id="a connection to the server itself, listed beside tools",
+        ),
         pytest.param(_permit('action == Hopgate::Action::"SendMessage"', "resource"), False, id="messages, which no tool server takes"),
         pytest.param(_permit('action == Hopgate::Action::"InvokeModel"', "resource"), False, id="models, which no tool server has"),
         pytest.param(_permit('action == Hopgate::Action::"Connect"', "resource"), False, id="a connection that the gate can't look into"),

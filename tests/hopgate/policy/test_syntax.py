@@ -109,6 +109,7 @@ def _condition(expression: str) -> str:
         pytest.param(_condition("{a:" * 60 + "1" + "}" * 60 + " == 1"), "expected at most 50 nested brackets", id="records"),
         pytest.param(_condition("(" * 100_000), "expected at most 50 nested brackets", id="brackets without end"),
         pytest.param("(" * 100_000, "expected at most 50 nested brackets", id="brackets alone"),
+        pytest.param("}" * 100 + "(" * 100, "expected at most 50 nested brackets", id="closed before they are opened"),
         pytest.param(_condition(" && ".join(["true"] * (MAX_OPERATORS + 1))), None, id="as many operators as may be"),
         pytest.param(_condition(" && ".join(["true"] * (MAX_OPERATORS + 2))), "expected at most 300 operators", id="one operator more"),
         pytest.param(_condition("context" + ".a" * 100_000), "expected at most 300 operators", id="a chain of attributes"),

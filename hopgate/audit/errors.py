@@ -1,0 +1,5 @@
+"""thin"""
+class AuditError(Exception):
+    code = "AuditError"
+class SpoolError(AuditError):
+    code = "RecordFailed"

@@ -1,0 +1,137 @@
+"""The system calls that would lead a program past its network namespace, as a classic BPF program for seccomp(2).
+
+A network namespace holds IP, abstract Unix sockets and netlink. It does not hold sockets between virtual machines, the terminal's
+input queue, or what another user's keyring lends; and io_uring makes sockets and ioctls without the calls that are judged
+here. What is not named in the table is allowed: the filter closes ways out, it is no allow-list of the kernel.
+
+Pure: `program` maps a machine's name to bytes. The answers are errors, never a kill, so that a program that only probes goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hopgate.local.errors import LocalError
+
+# linux/seccomp.h
+_ALLOW: Final = 0x7FFF0000
+_ERRNO: Final = 0x00050000
+# linux/bpf_common.h: load a word, jump if equal, jump if any bit is set, return
+_LOAD, _EQUAL, _SET, _RETURN = 0x20, 0x15, 0x45, 0x06
+# struct seccomp_data: number, architecture, instruction pointer, then six arguments of 64 bits
+_NUMBER_AT: Final = 0
+_ARCHITECTURE_AT: Final = 4
+_ARGUMENTS_AT: Final = 16
+
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+# Every other family is either no business of a program without rights, or a way out (AF_VSOCK above all).
+SOCKET_FAMILIES: Final = (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)
+# asm-generic/ioctls.h: typing into the terminal, and the console's clipboard, which does the same
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+# Calls made through the x32 ABI carry this bit beside the number of a 64-bit call.
+_X32_BIT: Final = 0x40000000
+
+
+class SeccompError(LocalError):
+    """No filter can be made for this machine."""
+
+    code = "MachineUnknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Machine:
+    """One architecture: AUDIT_ARCH_… of linux/audit.h, whether it has the x32 ABI, and its numbers of the calls judged."""
+
+    architecture: int
+    x32: bool
+    socket: int
+    socketpair: int
+    ioctl: int
+    add_key: int
+    request_key: int
+    keyctl: int
+    bpf: int
+    # The same on every architecture, as all calls since Linux 5.1.
+    io_uring: tuple[int, ...] = (425, 426, 427)
+
+
+_MACHINES: Final[Mapping[str, _Machine]] = {
+    "x86_64": _Machine(
+        architecture=0xC000003E, x32=True, socket=41, socketpair=53, ioctl=16, add_key=248, request_key=249, keyctl=250, bpf=321
+    ),
+    "aarch64": _Machine(
+        architecture=0xC00000B7, x32=False, socket=198, socketpair=199, ioctl=29, add_key=217, request_key=218, keyctl=219, bpf=280
+    ),
+}
+
+
+def program(machine: str) -> bytes:
+    """The filter for `machine` (as `uname -m` says it): 8 bytes an instruction. Raises SeccompError for an unknown one.
+
+    Calls through another ABI of the same machine (i386, x32, 32-bit ARM) get ENOSYS: their numbers mean something else.
+    """
+    found = _MACHINES.get(machine)
+    if found is None:
+        known = ", ".join(sorted(_MACHINES))
+        raise SeccompError(f"expected a machine of {known}, got `{machine[:40]}`", remedy="run hopgate on one of these")
+    instructions = [
+        _load(_ARCHITECTURE_AT),
+        *_unless(_EQUAL, found.architecture, _answer(errno.ENOSYS)),
+        _load(_NUMBER_AT),
+    ]
+    if found.x32:
+        instructions += _when(_SET, _X32_BIT, [_answer(errno.ENOSYS)])
+    for number in found.io_uring:
+        instructions += _when(_EQUAL, number, [_answer(errno.ENOSYS)])
+    for number in (found.add_key, found.request_key, found.keyctl, found.bpf):
+        instructions += _when(_EQUAL, number, [_answer(errno.EPERM)])
+    for number in (found.socket, found.socketpair):
+        instructions += _when(_EQUAL, number, _families())
+    instructions += _when(_EQUAL, found.ioctl, _ioctls())
+    instructions.append(_return(_ALLOW))
+    return b"".join(instructions)
+
+
+def _families() -> list[bytes]:
+    """Judge the first argument. Its type is int: the kernel looks at the lower 32 bits, and so does this."""
+    body = [_load(_ARGUMENTS_AT)]
+    for family in SOCKET_FAMILIES:
+        body += _when(_EQUAL, family, [_return(_ALLOW)])
+    return [*body, _answer(errno.EAFNOSUPPORT)]
+
+
+def _ioctls() -> list[bytes]:
+    """Judge the second argument, of which the kernel uses the lower 32 bits."""
+    body = [_load(_ARGUMENTS_AT + 8)]
+    for request in (_TIOCSTI, _TIOCLINUX):
+        body += _when(_EQUAL, request, [_answer(errno.EPERM)])
+    return [*body, _return(_ALLOW)]
+
+
+def _load(offset: int) -> bytes:
+    """Both machines are little-endian, so the lower half of an argument is at its offset."""
+    return _instruction(_LOAD, 0, 0, offset)
+
+
+def _return(value: int) -> bytes:
+    return _instruction(_RETURN, 0, 0, value)
+
+
+def _answer(error: int) -> bytes:
+    return _return(_ERRNO | error)
+
+
+def _when(test: int, value: int, body: list[bytes]) -> list[bytes]:
+    return [_instruction(test, 0, len(body), value), *body]
+
+
+def _unless(test: int, value: int, instruction: bytes) -> list[bytes]:
+    return [_instruction(test, 1, 0, value), instruction]
+
+
+def _instruction(code: int, jump_true: int, jump_false: int, value: int) -> bytes:
+    return struct.pack("<HBBI", code, jump_true, jump_false, value)
