@@ -26,7 +26,7 @@ TICKETS = {1: "login fails on Monday", 2: "login is slow", 3: "the logo is blue"
 
 def tickets_app() -> Starlette:
     """An MCP server with the tools `search` and `delete`."""
-    server = MCPServer("tickets")
+    server = MCPServer("tickets", log_level="WARNING")
 
     @server.tool()
     def search(text: str, limit: int) -> str:

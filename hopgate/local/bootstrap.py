@@ -11,6 +11,7 @@ takes half a second to import, so the tests and `make test` pay for it and a sta
 from __future__ import annotations
 
 import functools
+import importlib
 import ipaddress
 import json
 import sys
@@ -202,7 +203,24 @@ def template_path() -> Path:
 
 
 def check(bootstrap: bytes) -> None:
-    """Read a bootstrap with envoy-data-plane's types, unknown fields refused. Raises BootstrapError."""
+    """Read a bootstrap with envoy-data-plane's types: unknown fields, types and enum values are refused. Raises BootstrapError."""
     from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap  # noqa: PLC0415 - half a second, for tests only
 
-    Bootstrap.from_json(bootstrap)
+    tree = json.loads(bootstrap)
+    try:
+        for name in sorted(_type_names(tree)):
+            importlib.import_module(f"envoy_data_plane.{name.rpartition('.')[0]}")  # registers the type
+        Bootstrap.from_dict(tree)
+    except (ImportError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BootstrapError(f"envoy-data-plane does not take the bootstrap: {error}", remedy="mend `envoy/agent.yaml`") from error
+
+
+def _type_names(part: Value) -> set[str]:
+    """The names of the messages that travel as Any."""
+    if isinstance(part, list):
+        return set().union(*(_type_names(item) for item in part))
+    if not isinstance(part, dict):
+        return set()
+    own = part.get("@type")
+    named = {own.rpartition("/")[2]} if isinstance(own, str) else set()
+    return named.union(*(_type_names(value) for value in part.values()))
