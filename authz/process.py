@@ -104,7 +104,7 @@ def _checker(process: Process, spool: Spool) -> Checker:
         monotonic_ns=time.monotonic_ns,
         new_id=lambda: secrets.token_hex(16),
     )
-    return Checker(sources, KeyRing.create(int(time.time())), ReplayCache(), lambda decision: spool.append("decisions", decision))
+    return Checker(sources, KeyRing.create(int(time.time())), ReplayCache(), spool.append)
 
 
 async def _follow_gate(process: Process, checker: Checker) -> None:

@@ -1,15 +1,135 @@
-"""thin"""
+"""The tables of the record, defined once: field, type and meaning. Columns, JSON and the documentation follow from here.
+
+A record holds values only, nothing secret: a credential is named, never shown. Text that people or programs chose is cut at a
+stated length, and what was cut says so.
+"""
+
 from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-class AnyRecord:
-    def __init__(self, **kw): self.__dict__.update(kw)
-@dataclass
+from typing import Any, Final
+
+import msgspec
+
+# A tool's argument beyond this is kept as its length and digest: enough to recognise it, too little to leak it.
+MAX_TEXT: Final = 1024
+# What is larger loses its context, which is the one field without a bound of its own.
+MAX_RECORD_BYTES: Final = 64 * 1024
+
+
+def _column(column: str, meaning: str) -> Any:
+    return field(metadata={"column": column, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    values: dict[str, Any]
-@dataclass
+    """One Check and its answer."""
+
+    id: str = _column("String", "the decision's id, 32 hexadecimal digits; a denial tells it to the caller")
+    time: int = _column("Int64", "when, in microseconds since 1970 (UTC)")
+    direction: str = _column("LowCardinality(String)", "`Outbound` or `Inbound`, as the gate's own configuration says")
+    verdict: str = _column("LowCardinality(String)", "what was enforced: `Allow` or `Deny`")
+    reason: str = _column("LowCardinality(String)", "the reason code; `Permitted` is the only one that allows")
+    message: str = _column("String", "the sentence that the caller was told")
+    caller: str = _column("String", "the calling agent, `NAMESPACE/NAME`; empty when unknown")
+    user: str = _column("String", "on whose behalf: the user's id; empty when there is nobody")
+    user_issuer: str = _column("String", "who vouched for the user")
+    user_groups: tuple[str, ...] = _column("Array(String)", "the user's groups")
+    chain: tuple[str, ...] = _column("Array(String)", "every agent of the hop so far, the calling one first")
+    transaction: str = _column("String", "the same along a whole chain of hops")
+    destination: str = _column("String", "`KIND:NAMESPACE/NAME` of the record that owns the address; empty when none does")
+    protocol: str = _column("LowCardinality(String)", "what is spoken there")
+    action: str = _column("LowCardinality(String)", "Cedar's action")
+    resource: str = _column("String", 'Cedar\'s resource, `Type::"id"`')
+    context: Mapping[str, Any] = _column("String", "Cedar's context as it was judged (JSON)")
+    policies: tuple[str, ...] = _column("Array(String)", "the determining policies' ids")
+    policy_digest: str = _column("String", "which set of policies was in force (SHA-256)")
+    snapshot_digest: str = _column("String", "which set of resources was in force (SHA-256)")
+    errors: tuple[str, ...] = _column("Array(String)", "policies that could not be evaluated, `ID: MESSAGE`")
+    observed_verdict: str = _column("LowCardinality(String)", "what it would be with the Observe policies in force; empty where none spoke")
+    observed_policies: tuple[str, ...] = _column("Array(String)", "the policies that would have determined that")
+    latency_us: int = _column("UInt32", "from the check's arrival to this record, in microseconds")
+    request_id: str = _column("String", "Envoy's id of the request")
+    trace_id: str = _column("String", "from the request's `traceparent` (W3C), unverified")
+    presented_token_id: str = _column("String", "the hop token that came with an inbound request")
+    minted_token_id: str = _column("String", "the hop token that the request went on with")
+    credential: str = _column("String", "the Secret, `NAMESPACE/NAME:KEY`, whose value the request went on with")
+    source: str = _column("String", "where the connection came from, as Envoy saw it")
+    address: str = _column("String", "where the program sent it: the original destination")
+    dial: str = _column("String", "the address that the gate dialled")
+    sni: str = _column("String", "the name that TLS asked for")
+    method: str = _column("LowCardinality(String)", "the HTTP method")
+    host: str = _column("String", "the HTTP authority, as the program wrote it")
+    path: str = _column("String", "the HTTP path without its query, which may hold secrets")
+    body_bytes: int = _column("UInt64", "how much of the body the gate read")
+    truncated: bool = _column("Bool", "the context was too large and left out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Name:
-    values: dict[str, Any]
-@dataclass
+    """One question that an agent asked its resolver."""
+
+    id: str = _column("String", "the question's id")
+    time: int = _column("Int64", "when, in microseconds since 1970 (UTC)")
+    agent: str = _column("String", "who asked, `NAMESPACE/NAME`")
+    name: str = _column("String", "the name asked for, in lower case, without the last dot")
+    type: str = _column("LowCardinality(String)", "the type asked for: `A`, `AAAA`, …")
+    answer: str = _column("LowCardinality(String)", "`Answered`, `NoData`, `NxDomain` or `Refused`")
+    transport: str = _column("LowCardinality(String)", "`UDP` or `TCP`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    values: dict[str, Any]
+    """A change in what an agent may reach that did not come from a policy: a run that began or ended, and what was opened for it."""
+
+    id: str = _column("String", "the change's id")
+    time: int = _column("Int64", "when, in microseconds since 1970 (UTC)")
+    who: str = _column("String", "the user id that did it")
+    operation: str = _column("LowCardinality(String)", "`Start` or `Stop`")
+    kind: str = _column("LowCardinality(String)", "`Run`")
+    name: str = _column("String", "the agent, `NAMESPACE/NAME`")
+    before: Mapping[str, Any] = _column("String", "how it was (JSON)")
+    after: Mapping[str, Any] = _column("String", "how it is: command, user, opened paths and sockets, kept variables (JSON)")
+
+
+Record = Decision | Name | Change
+TABLES: Final[Mapping[str, type[Record]]] = {"decisions": Decision, "names": Name, "changes": Change}
+_TABLE_OF: Final = {kind: table for table, kind in TABLES.items()}
+_encoder = msgspec.json.Encoder()
+
+
+def table_of(record: Record) -> str:
+    """The table that a record belongs to."""
+    return _TABLE_OF[type(record)]
+
+
+def columns(table: str) -> dict[str, str]:
+    """Column name → ClickHouse type. Raises KeyError for no table."""
+    return {item.name: item.metadata["column"] for item in dataclasses.fields(TABLES[table])}
+
+
+def meanings(table: str) -> dict[str, str]:
+    """Column name → what it says. Raises KeyError for no table."""
+    return {item.name: item.metadata["meaning"] for item in dataclasses.fields(TABLES[table])}
+
+
+def render(record: Record) -> bytes:
+    """A record as JSON, in the order of its fields, within the size bound."""
+    rendered = _encoder.encode(record)
+    if len(rendered) > MAX_RECORD_BYTES and isinstance(record, Decision):
+        rendered = _encoder.encode(dataclasses.replace(record, context={}, truncated=True))
+    return rendered
+
+
+def shorten(value: Any) -> Any:
+    """A value of a context for the record: long text becomes its length and SHA-256."""
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        return {"length": len(value), "sha256": hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()}
+    if isinstance(value, Mapping):
+        return {key: shorten(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [shorten(item) for item in value]
+    return value

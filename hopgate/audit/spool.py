@@ -1,27 +1,139 @@
-"""thin"""
+"""The spool: segments of lines, one chain for each writer and table, written by several processes without a lock between them.
+
+A record counts when its line is there with its end. A write that fails leaves the chain where it was: what came of the line is cut off
+again, or the segment is given up and the next record begins another. A line without an end is the mark of a killed writer.
+
+    FOLDER/TABLE/WRITER-000001.jsonl
+"""
+
 from __future__ import annotations
-import enum, hashlib, json, os, dataclasses
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from hopgate.audit import chain, records
 from hopgate.audit.errors import SpoolError
-class Durability(enum.StrEnum):
+from hopgate.audit.records import Record
+
+# Large enough that a segment is worth shipping, small enough that a query opens few and one that is lost is no disaster.
+SEGMENT_BYTES: Final = 16 << 20
+SEGMENT_SECONDS: Final = 3600.0
+
+
+class Durability(StrEnum):
+    """What a record has survived when `append` returns: the writer's death (`Write`), or the machine's too (`Fsync`)."""
+
     WRITE = "Write"
     FSYNC = "Fsync"
+
+
+@dataclass(slots=True)
+class _Segment:
+    descriptor: int
+    path: Path
+    size: int
+    opened_at: float
+
+
+@dataclass(slots=True)
+class _Chain:
+    """Where the chain of one table is: the next sequence number, the last hash, the segment's number."""
+
+    sequence: int = 0
+    previous: str = chain.GENESIS
+    segments: int = 0
+    segment: _Segment | None = None
+
+
 class Spool:
-    def __init__(self, folder, writer, *, clock, durability, **kw):
-        self.f, self.w = folder, writer
-        self.fd = {}
-    def append(self, table, record):
-        if table not in self.fd:
-            d = self.f / table
-            d.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.fd[table] = [os.open(d / f"{self.w}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 0, "0" * 64]
-        fd, seq, prev = self.fd[table]
-        body = json.dumps(dataclasses.asdict(record), default=str)
-        h = hashlib.sha256(f"{self.w}\n{seq}\n{prev}\n{body}".encode()).hexdigest()
-        line = f'{{"writer":"{self.w}","sequence":{seq},"previous":"{prev}","hash":"{h}","record":{body}}}\n'.encode()
-        try:
-            if os.write(fd, line) != len(line):
-                raise SpoolError("short")
-        except OSError as e:
-            raise SpoolError(str(e)) from e
-        self.fd[table] = [fd, seq + 1, h]
-    def close(self): ...
+    """One writer. Safe to use from several threads. `clock` gives seconds that only differences are taken of."""
+
+    def __init__(
+        self,
+        folder: Path,
+        writer: str,
+        *,
+        clock: Callable[[], float],
+        durability: Durability,
+        segment_bytes: int = SEGMENT_BYTES,
+        segment_seconds: float = SEGMENT_SECONDS,
+    ) -> None:
+        if not chain.is_writer(writer):
+            raise ValueError(f"expected a writer's name of letters, digits and hyphens, got `{writer[:80]!r}`")
+        self._folder = folder
+        self._writer = writer
+        self._clock = clock
+        self._durability = durability
+        self._segment_bytes = segment_bytes
+        self._segment_seconds = segment_seconds
+        self._lock = threading.Lock()
+        self._chains = {table: _Chain() for table in records.TABLES}
+
+    def append(self, record: Record) -> None:
+        """Write one record. Raises SpoolError when it could not be written whole; it does not count then."""
+        table = records.table_of(record)
+        rendered = records.render(record)
+        with self._lock:
+            kept = self._chains[table]
+            made = chain.link(self._writer, table, kept.sequence, kept.previous, rendered)
+            try:
+                self._write(self._segment(table, kept), chain.encode(made))
+            except OSError as error:
+                self._give_up(kept)
+                raise SpoolError(f"a record can't be written to `{self._folder}`: {error.strerror}") from error
+            kept.sequence += 1
+            kept.previous = made.hash
+
+    def close(self) -> None:
+        """Close every segment. Nothing can be appended to them afterwards."""
+        with self._lock:
+            for kept in self._chains.values():
+                if kept.segment is not None:
+                    os.close(kept.segment.descriptor)
+                    kept.segment = None
+
+    def _segment(self, table: str, kept: _Chain) -> _Segment:
+        segment = kept.segment
+        if segment is not None:
+            if segment.size < self._segment_bytes and self._clock() - segment.opened_at < self._segment_seconds:
+                return segment
+            os.close(segment.descriptor)
+            kept.segment = None
+        folder = self._folder / table
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{self._writer}-{kept.segments + 1:06d}.jsonl"
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        kept.segments += 1
+        kept.segment = _Segment(descriptor=descriptor, path=path, size=0, opened_at=self._clock())
+        return kept.segment
+
+    def _write(self, segment: _Segment, line: bytes) -> None:
+        """One write of one whole line; a part of it is cut off again."""
+        written = os.write(segment.descriptor, line)
+        if written != len(line):
+            os.ftruncate(segment.descriptor, segment.size)
+            raise OSError(28, "no room for the whole record")
+        segment.size += written
+        if self._durability is Durability.FSYNC:
+            os.fsync(segment.descriptor)
+
+    def _give_up(self, kept: _Chain) -> None:
+        """Begin another segment with the next record: what is at the end of this one is not certain. An empty one is taken away."""
+        segment = kept.segment
+        if segment is None:
+            return
+        kept.segment = None
+        with contextlib.suppress(OSError):
+            os.ftruncate(segment.descriptor, segment.size)
+        with contextlib.suppress(OSError):
+            os.close(segment.descriptor)
+        if segment.size == 0:
+            with contextlib.suppress(OSError):
+                segment.path.unlink()
+                kept.segments -= 1

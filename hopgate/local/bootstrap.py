@@ -15,6 +15,7 @@ import importlib
 import ipaddress
 import json
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,23 +111,27 @@ def _values(spec: BootstrapSpec, pieces: Mapping[str, Value]) -> dict[str, Value
         "inbound_port": spec.inbound_port,
         "app_port": spec.app_port,
     }
+    return values | _optional_parts(spec, _Filler(pieces), values)
+
+
+def _optional_parts(spec: BootstrapSpec, filler: _Filler, values: Mapping[str, Value]) -> dict[str, Value]:
     inbound = spec.app_port is not None
-    optional: dict[str, list[Value]] = {
-        "inbound_listeners": [{"$piece": "inbound"}] if inbound else [],
-        "inbound_clusters": [{"$piece": "app"}] if inbound else [],
-        "private_chains": [],
-        "private_clusters": [],
-    }
+    chains: list[Value] = []
+    clusters: list[Value] = []
     for number, authority in enumerate(spec.private_authorities):
         cluster = f"upstream_tls_private_{number}"
         prefixes: list[Value] = [{"address_prefix": _ipv4(address), "prefix_len": 32} for address in authority.addresses]
-        optional["private_chains"] += [
-            {"$piece": f"{shape}_chain", "name": f"private_{number}_{shape}", "prefixes": prefixes, "cluster": cluster}
-            for shape in ("tls", "http")
-        ]
-        optional["private_clusters"].append({"$piece": "upstream_tls", "name": cluster, "trusted_ca": {"inline_string": authority.pem}})
-    filler = _Filler(pieces)
-    return values | {name: [filler.fill(part, values) for part in parts] for name, parts in optional.items()}
+        for shape in ("tls", "http"):
+            given: dict[str, Value] = {"name": f"private_{number}_{shape}", "prefixes": prefixes, "cluster": cluster}
+            chains.append(filler.fill_piece(f"{shape}_chain", {**values, **given}))
+        trusted: dict[str, Value] = {"name": cluster, "trusted_ca": {"inline_string": authority.pem}}
+        clusters.append(filler.fill_piece("upstream_tls", {**values, **trusted}))
+    return {
+        "inbound_listeners": [filler.fill_piece("inbound", values)] if inbound else [],
+        "inbound_clusters": [filler.fill_piece("app", values)] if inbound else [],
+        "private_chains": chains,
+        "private_clusters": clusters,
+    }
 
 
 def _ipv4(address: str) -> str:
@@ -142,6 +147,9 @@ class _Filler:
 
     pieces: Mapping[str, Value]
 
+    def fill_piece(self, name: str, scope: Mapping[str, Value]) -> Value:
+        return self.fill(_look_up(self.pieces, f"${name}"), scope)
+
     def fill(self, part: Value, scope: Mapping[str, Value]) -> Value:
         if isinstance(part, str):
             return _look_up(scope, part) if part.startswith("$") else part
@@ -151,8 +159,7 @@ class _Filler:
             return part
         given = {key: value for key, value in part.items() if not key.startswith("$")}
         if "$piece" in part:
-            piece = _look_up(self.pieces, f"${part['$piece']}")
-            return self.fill(piece, {**scope, **{key: self.fill(value, scope) for key, value in given.items()}})
+            return self.fill_piece(f"{part['$piece']}", {**scope, **{key: self.fill(value, scope) for key, value in given.items()}})
         if "$each" in part:
             items = self.fill(part["$each"], scope)
             return [self.fill(given, {**scope, "item": item}) for item in (items if isinstance(items, list) else [items])]
@@ -204,12 +211,14 @@ def template_path() -> Path:
 
 def check(bootstrap: bytes) -> None:
     """Read a bootstrap with envoy-data-plane's types: unknown fields, types and enum values are refused. Raises BootstrapError."""
-    from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap  # noqa: PLC0415 - half a second, for tests only
-
     tree = json.loads(bootstrap)
     try:
-        for name in sorted(_type_names(tree)):
-            importlib.import_module(f"envoy_data_plane.{name.rpartition('.')[0]}")  # registers the type
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # its generated code is older than the library under it
+            from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap  # noqa: PLC0415 - half a second, for tests only
+
+            for name in sorted(_type_names(tree)):
+                importlib.import_module(f"envoy_data_plane.{name.rpartition('.')[0]}")  # registers the type
         Bootstrap.from_dict(tree)
     except (ImportError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BootstrapError(f"envoy-data-plane does not take the bootstrap: {error}", remedy="mend `envoy/agent.yaml`") from error

@@ -1,8 +1,8 @@
 """One Envoy: found or installed, started with a bootstrap, kept alive, ended with this process.
 
-Envoy asks the kernel for SIGTERM when the thread that started it ends, so every start must come from the thread of an
-event loop that lives as long as the gate; a gate that is killed takes its Envoys along. The bootstrap holds a credential: it is
-written for this user alone. What Envoy says goes to a log of bounded size in its folder.
+The kernel kills Envoy when the thread that started it ends, so every start must come from the thread of an event loop that
+lives as long as the gate; a gate that is killed takes its Envoys along. The bootstrap holds a credential: it is written
+for this user alone. What Envoy says goes to a log of bounded size in its folder.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
 # What is worth reading after a failure is at the end; two files of this size are kept at most.
 LOG_BYTES: Final = 256 << 10
+
+# Envoy asks for the signal itself only with hot restart, which is off. A gate that ended before that is found out by its id.
+_ONLY_BENEATH: Final = '[ "$PPID" = "$1" ] || exit 1; shift; unset PWD OLDPWD; exec "$@"'
 
 
 class EnvoyError(LocalError):
@@ -202,18 +205,25 @@ class EnvoyProcess:
 
     async def _spawn(self) -> None:
         self.admin_socket.unlink(missing_ok=True)
-        self._process = await asyncio.create_subprocess_exec(
-            self._binary,
-            *("--config-path", str(self._folder / "envoy.json")),
-            *("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=self._descriptors,
-            start_new_session=True,  # a Ctrl-C on the terminal is for the program, not for its gate
-            cwd="/",
-            env={},  # Envoy needs nothing of it, and it may hold secrets
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *("setpriv", "--pdeathsig", "KILL"),
+                *("sh", "-c", _ONLY_BENEATH, "sh", str(os.getpid())),
+                self._binary,
+                *("--config-path", str(self._folder / "envoy.json")),
+                *("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=self._descriptors,
+                start_new_session=True,  # a Ctrl-C on the terminal is for the program, not for its gate
+                cwd="/",
+                env={},  # Envoy needs nothing of it, and it may hold secrets
+            )
+        except OSError as error:
+            raise EnvoyError(
+                f"Envoy could not be started: {error}", remedy="install the package util-linux, which has `setpriv`"
+            ) from error
         if self._process.stderr is not None:
             self._reader = asyncio.create_task(self._write_log(self._process.stderr))
 

@@ -132,7 +132,7 @@ class Gate:
             await asyncio.gather(self._push(), attachment.start())
             if attachment.inbound is not None:
                 await self._push()
-            self._spool.append("changes", recording.run_change("Start", spec, time.time_ns()))
+            self._spool.append(recording.run_change("Start", spec, time.time_ns()))
         except BaseException:
             await self.detach(attachment)
             raise
@@ -147,7 +147,7 @@ class Gate:
         with contextlib.suppress(LocalError):
             await self._push()
         with contextlib.suppress(AuditError):
-            self._spool.append("changes", recording.run_change("Stop", attachment.spec, time.time_ns()))
+            self._spool.append(recording.run_change("Stop", attachment.spec, time.time_ns()))
 
     async def status(self) -> Status:
         """How the gate is, for a person."""
@@ -237,7 +237,7 @@ class Gate:
         return self._authority.issue(host, int(time.time()))
 
     def _record_name(self, agent: ObjectName, name: str, kind: str, answer: str, transport: str) -> None:
-        self._spool.append("names", recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
+        self._spool.append(recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -1,6 +1,39 @@
-"""thin"""
+"""What the gate itself records: the names that agents ask for, and runs with what was opened for them."""
+
+from __future__ import annotations
+
+import secrets
+
 from hopgate.audit.records import Change, Name
-def run_change(operation, spec, ns):
-    return Change(values={"operation": operation, "agent": str(spec.agent), "time": ns})
-def name_question(agent, name, kind, answer, transport, ns):
-    return Name(values={"agent": str(agent), "name": name, "type": kind, "answer": answer})
+from hopgate.identity.names import ObjectName
+from hopgate.local.attachment import AttachmentSpec
+
+
+def run_change(operation: str, spec: AttachmentSpec, wall_ns: int) -> Change:
+    """The start or end of a run. `wall_ns` is in Unix nanoseconds."""
+    opened = {
+        "command": list(spec.command),
+        "pid": spec.pid,
+        "listen": spec.listen,
+        "binds": list(spec.binds),
+        "allowSockets": list(spec.allow_sockets),
+        "keptVariables": list(spec.kept_variables),
+    }
+    started = operation == "Start"
+    return Change(
+        id=secrets.token_hex(16),
+        time=wall_ns // 1000,
+        who=str(spec.user),
+        operation=operation,
+        kind="Run",
+        name=str(spec.agent),
+        before={} if started else opened,
+        after=opened if started else {},
+    )
+
+
+def name_question(agent: ObjectName, name: str, kind: str, answer: str, transport: str, wall_ns: int) -> Name:
+    """A question to the resolver. `wall_ns` is in Unix nanoseconds."""
+    return Name(
+        id=secrets.token_hex(16), time=wall_ns // 1000, agent=str(agent), name=name, type=kind, answer=answer, transport=transport
+    )

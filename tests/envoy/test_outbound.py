@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,7 +130,7 @@ async def test_an_allow_without_a_well_formed_address_is_never_forwarded(world: 
     assert (await world.request(PLAIN, 80, host="tools.demo.svc")).status == 200
 
 
-async def test_without_the_guard_such_an_allow_would_go_where_the_agent_chose(tmp_path: Any) -> None:
+async def test_without_the_guard_such_an_allow_would_go_where_the_agent_chose(tmp_path: Path) -> None:
     """What the guard is good for: the same as above, with it taken out of the bootstrap."""
 
     def without_guard(tree: dict[str, Any]) -> None:
@@ -226,6 +227,20 @@ async def test_what_is_neither_http_nor_expected_tls_is_asked_about_and_goes_now
     (asked,) = world.authz.asked
     assert (asked.check.http, asked.check.sni, asked.check.destination.ip) == (None, sni, address)
     assert upstream.connections == 0
+
+
+async def test_a_client_that_says_nothing_is_not_held_for_ever(tmp_path: Path) -> None:
+    """A server-first protocol has no first byte to be asked about; it is closed instead."""
+
+    def shorter(tree: dict[str, Any]) -> None:
+        listener = tree["static_resources"]["listeners"][0]
+        listener["listener_filters_timeout"] = "0.05s"
+        assert listener["default_filter_chain"]["filters"][-1]["typed_config"]["max_downstream_connection_duration"] == "10s"
+        listener["default_filter_chain"]["filters"][-1]["typed_config"]["max_downstream_connection_duration"] = "0.1s"
+
+    async with envoys.running(tmp_path, change=shorter) as world:
+        assert await world.exchange(PLAIN, 25, b"") == b""
+        assert world.authz.asked == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "192.0.2.1", PLAIN, SEALED, "2001:db8:ffff::9"])

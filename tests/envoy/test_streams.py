@@ -12,7 +12,7 @@ import pytest
 from hopgate.local.bootstrap import MAX_BODY_BYTES
 from tests import envoys, h2_ends
 from tests.envoys import DEADLINE_SECONDS, Asked, World, allowing, eventually
-from tests.http_ends import Upstream, read_request
+from tests.http_ends import Upstream, parse_response, read_request
 
 pytestmark = [pytest.mark.root, pytest.mark.envoy]
 
@@ -136,6 +136,19 @@ async def test_http2_with_two_authorities_is_judged_by_the_one_that_the_upstream
     assert asked.check.http is not None
     authorities = [value for name, value in answering.received[0].headers if name in (":authority", "host")]
     assert authorities == [asked.check.http.unverified_host] == ["a.demo.svc"]
+
+
+async def test_headers_that_never_end_are_cut_off(tmp_path: Path) -> None:
+    def shorter(tree: dict[str, Any]) -> None:
+        for chain in tree["static_resources"]["listeners"][0]["filter_chains"]:
+            for part in chain["filters"]:
+                if "request_headers_timeout" in part["typed_config"]:
+                    assert part["typed_config"]["request_headers_timeout"] == "10s"
+                    part["typed_config"]["request_headers_timeout"] = "0.1s"
+
+    async with envoys.running(tmp_path, change=shorter) as world:
+        assert parse_response(await world.exchange(ADDRESS, 80, b"GET / HTTP/1.1\r\nhost: a\r\n")).status == 408
+        assert world.authz.asked == []
 
 
 async def test_connections_beyond_the_limit_are_refused(tmp_path: Path) -> None:

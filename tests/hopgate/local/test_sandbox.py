@@ -374,12 +374,12 @@ def test_a_socket_as_standard_input_is_refused_and_a_pipe_is_not(ordinary: Place
     assert piped.stdout == "through"
 
 
-def test_a_folder_as_standard_output_is_refused(ordinary: Place) -> None:
-    descriptor = os.open("/", os.O_RDONLY)
+def test_a_descriptor_without_a_file_as_standard_input_is_refused(ordinary: Place) -> None:
+    descriptor = os.eventfd(0)
     command = _command(ordinary, Run(command=("true",)))
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=subprocess.PIPE, text=True) as governed:
-        os.close(descriptor)
-        assert json.loads(governed.communicate(timeout=DEADLINE_SECONDS)[1])["code"] == "DescriptorRefused"
+    done = subprocess.run(command, stdin=descriptor, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
+    os.close(descriptor)
+    assert json.loads(done.stderr)["code"] == "DescriptorRefused"
 
 
 @pytest.mark.parametrize("script, code", [("exit 0", 0), ("exit 7", 7), ("exit 130", 130), ("kill -9 $$", -9), ("kill -2 $$", -2)])
@@ -473,7 +473,9 @@ def test_an_interrupt_from_the_terminal_is_the_programs_to_handle(ordinary: Plac
 
 def test_an_interrupt_that_the_program_does_not_handle_ends_it_and_is_told(ordinary: Place, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    terminal = Terminal(_command(ordinary, Run(command=(PYTHON, "-c", "print('ready', flush=True)\ntry: input()\nfinally: pass"), pids=pids)))
+    terminal = Terminal(
+        _command(ordinary, Run(command=(PYTHON, "-c", "print('ready', flush=True)\ntry: input()\nfinally: pass"), pids=pids))
+    )
     terminal.expect("ready")
     _until(pids.exists, "the parent ignores what the terminal sends")
     terminal.type("\x03")
