@@ -82,8 +82,9 @@ def _run(agent: str, demo: Demo, *options: str, program: str | None = None) -> t
 
 
 def _command(demo: Demo, arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """`hopgate` with the demo's data folder, put before a program's own command line."""
-    return (str(Path(sys.executable).with_name("hopgate")), arguments[0], "--data", str(demo.data), *arguments[1:])
+    """`hopgate` with the demo's data folder, put after the command's words and before its options."""
+    words = next((at for at, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    return (str(Path(sys.executable).with_name("hopgate")), *arguments[:words], "--data", str(demo.data), *arguments[words:])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,193 @@
+"""`hopgate audit`: what agents did, read from the records where they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hopgate.audit import records, store
+from hopgate.audit import verify as verification
+from hopgate.audit.errors import AuditError
+from hopgate.audit.store import Filters
+from hopgate.cli import output
+from hopgate.cli.data import default_data_folder
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_data = click.option(
+    "--data", type=click.Path(path_type=Path), default=default_data_folder, show_default=True, help="The data folder that holds the records."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+
+
+class _Moment(click.ParamType):
+    """ISO 8601, or how long ago: `15m`, `2h`, `1d`. Gives Unix microseconds."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value)
+        ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
+        if ago is not None:
+            return int((time.time() - int(ago[1]) * _UNITS[ago[2]]) * 1_000_000)
+        try:
+            moment = datetime.datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"expected a time such as `2h` or `2026-01-31T12:00:00`, got `{text[:40]}`", param, ctx)
+        return int(moment.astimezone().timestamp() * 1_000_000)
+
+
+def _filters(command: Any) -> Any:
+    """The options that choose rows, for `audit` and for `audit list`."""
+    for option in reversed(
+        (
+            click.option("--table", type=click.Choice(tuple(records.TABLES)), default="decisions", show_default=True, help="Which table."),
+            click.option("--since", type=_Moment(), help="Not before: `15m`, `2h`, `1d` ago, or ISO 8601."),
+            click.option("--until", type=_Moment(), help="Before: the same forms."),
+            click.option("--caller", help="The calling agent, NAMESPACE/NAME."),
+            click.option("--user", help="On whose behalf: the user's id."),
+            click.option("--action", help="Cedar's action, such as CallTool."),
+            click.option("--verdict", type=click.Choice(("Allow", "Deny")), help="What was enforced."),
+            click.option("--reason", help="The reason code, such as NoPermit."),
+            click.option("--limit", type=click.IntRange(1, 100_000), default=store.DEFAULT_LIMIT, show_default=True, help="At most so many."),
+            click.option("--oldest-first", is_flag=True, help="In the order in which things happened."),
+            _data,
+            _json,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True, epilog="Example: hopgate audit --verdict Deny --since 1h")
+@_filters
+@click.pass_context
+def group(context: click.Context, /, **options: Any) -> None:
+    """What agents did, for whom, and which policy let them. Without a verb: `list`.
+
+    Exit code 0: done; 1: no such record, or `verify` found a fault; 2: wrong usage, or nothing to read.
+    """
+    if context.invoked_subcommand is None:
+        _list(**options)
+
+
+@group.command("list", epilog="Example: hopgate audit list --caller demo/planner --action CallTool --json")
+@_filters
+def list_(**options: Any) -> None:
+    """List records, the newest first."""
+    _list(**options)
+
+
+def _list(*, table: str, data: Path, as_json: bool, **chosen: Any) -> None:
+    try:
+        answer = store.query(_spool(data), table, Filters(**chosen))
+    except AuditError as error:
+        _fail(error)
+    rows = [_with_time(row) for row in answer.rows]
+    if as_json:
+        output.json_lines(rows)
+    elif table == "decisions":
+        denied = [row["verdict"] == "Deny" for row in rows]
+        headings = ("time", "who", "for whom", "way", "what", "verdict", "reason", "policy", "ms", "id")
+        output.table(headings, [_decision_row(row) for row in rows], red=denied)
+    else:
+        shown = list(records.columns(table))[1:]
+        output.table(shown, [[str(row[name]) for name in shown] for row in rows])
+    if answer.unreadable:
+        click.echo(f"{answer.unreadable} lines are no records; `hopgate audit verify` says which", err=True)
+
+
+@group.command(epilog="Example: hopgate audit show 5f1c…  (the id stands in `hopgate audit` and in every denial)")
+@click.argument("identifier", metavar="ID")
+@_data
+@_json
+def show(identifier: str, data: Path, *, as_json: bool) -> None:
+    """Show one decision with everything that is known of it. ID may be its beginning.
+
+    Exit code 1: there is no such decision, or more than one begins so.
+    """
+    try:
+        answer = store.find(_spool(data), identifier)
+    except AuditError as error:
+        _fail(error)
+    if len(answer.rows) != 1:
+        click.echo(f"expected the id of one decision, `{identifier[:40]}` begins {len(answer.rows)}", err=True)
+        sys.exit(1)
+    row = _with_time(answer.rows[0])
+    if as_json:
+        output.json_lines([row])
+        return
+    meanings = records.meanings("decisions")
+    for name, value in row.items():
+        if value not in ("", [], {}, False):
+            click.echo(f"{name:20}{value}   # {meanings[name]}" if sys.stdout.isatty() else f"{name:20}{value}")
+
+
+@group.command(epilog="Example: hopgate audit verify")
+@_data
+@_json
+def verify(data: Path, *, as_json: bool) -> None:
+    """Check every chain of every writer: altered, missing, doubled or moved records are named.
+
+    The last records of a writer can be cut off at its end without a trace. Exit code 0: whole; 1: faults; 2: nothing to read.
+    """
+    try:
+        found = verification.verify(_spool(data))
+    except AuditError as error:
+        _fail(error)
+    if as_json:
+        output.json_lines([dataclasses.asdict(found)])
+    else:
+        for fault in found.faults:
+            click.echo(str(fault))
+        state = "whole" if not found.faults else f"{len(found.faults)} faults"
+        unfinished = f", {len(found.unfinished)} files end in half a line (a killed writer's)" if found.unfinished else ""
+        click.echo(f"{state}: {found.records} records of {found.writers} chains in {found.files} files{unfinished}")
+    sys.exit(1 if found.faults else 0)
+
+
+def _spool(data: Path) -> Path:
+    spool = data / "spool"
+    try:
+        readable = spool.is_dir()
+    except PermissionError:
+        click.echo(f"hopgate: `{data}` belongs to another user: run this as the one who runs the gate (sudo?)", err=True)
+        sys.exit(2)
+    if not readable:
+        click.echo(f"hopgate: expected records in `{data}`, found none: name the data folder with --data", err=True)
+        sys.exit(2)
+    return spool
+
+
+def _fail(error: AuditError) -> Any:
+    click.echo(f"hopgate: {error} ({error.code})", err=True)
+    sys.exit(2)
+
+
+def _with_time(row: dict[str, Any]) -> dict[str, Any]:
+    moment = datetime.datetime.fromtimestamp(row["time"] / 1_000_000, datetime.UTC)
+    return {**row, "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+
+
+def _decision_row(row: dict[str, Any]) -> list[str]:
+    resource = row["resource"] or row["destination"] or row["address"]
+    return [
+        row["time"][11:-1],
+        row["caller"] or "?",
+        row["user"] or "-",
+        "in" if row["direction"] == "Inbound" else "out",
+        f"{row['action'] or '?'} {resource}",
+        row["verdict"],
+        row["reason"],
+        ", ".join(row["policies"]) or "-",
+        f"{row['latency_us'] / 1000:.1f}",
+        row["id"][:8],
+    ]

@@ -1,0 +1,44 @@
+"""What commands print: a table for people, JSON lines for programs. Colours and drawing only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line."""
+    for row in rows:
+        click.echo(json.dumps(row, ensure_ascii=False))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, red: Sequence[bool] = ()) -> None:
+    """Aligned columns. `red` marks rows that a person should see first. Control characters in the values are shown, not obeyed."""
+    cleaned = [[_visible(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _drawn(headings, cleaned, red)
+        return
+    widths = [max(len(heading), *(len(row[at]) for row in cleaned), 0) for at, heading in enumerate(headings)]
+    for row in (headings, *cleaned):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _drawn(headings: Sequence[str], rows: Sequence[Sequence[str]], red: Sequence[bool]) -> None:
+    from rich import box  # noqa: PLC0415 - for a terminal only
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    for at, row in enumerate(rows):
+        style = "red" if at < len(red) and red[at] else ""
+        drawn.add_row(*(Text(cell, style=style, overflow="fold") for cell in row))
+    Console().print(drawn)
+
+
+def _visible(cell: str) -> str:
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in cell)
