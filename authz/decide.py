@@ -224,5 +224,3 @@ def _taken_off(http: HttpRequest | None, written: AbstractSet[str]) -> tuple[str
 
 def _refuse(verdict: Verdict, reason: Reason, message: str) -> _Refused:
     return _Refused(replace(verdict, reason=reason, message=message))
-
-

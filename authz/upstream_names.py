@@ -1,4 +1,6 @@
 """thin"""
+
+
 class UpstreamNames:
     def __init__(self, hosts, on_change): ...
     async def run(self): ...

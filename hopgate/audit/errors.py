@@ -1,8 +1,8 @@
 """Errors of the record.
 
-    AuditError
-    ├── SpoolError    a record could not be written whole
-    └── QueryError    the records can't be read, or the question can't be asked of them
+AuditError
+├── SpoolError    a record could not be written whole
+└── QueryError    the records can't be read, or the question can't be asked of them
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ def _condition(table: str, filters: Filters) -> tuple[str, dict[str, Any]]:
 def _run(statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     import chdb  # noqa: PLC0415 - see the module's docstring
 
-    settings = "input_format_allow_errors_num=1000000, input_format_json_read_objects_as_strings=1, output_format_json_quote_64bit_integers=0"
+    settings = (
+        "input_format_allow_errors_num=1000000, input_format_json_read_objects_as_strings=1, output_format_json_quote_64bit_integers=0"
+    )
     try:
         answered = chdb.query(f"{statement} SETTINGS {settings}", "JSONEachRow", params=parameters)
     except RuntimeError as error:

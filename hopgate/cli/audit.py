@@ -21,7 +21,11 @@ from hopgate.cli.data import default_data_folder
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _data = click.option(
-    "--data", type=click.Path(path_type=Path), default=default_data_folder, show_default=True, help="The data folder that holds the records."
+    "--data",
+    type=click.Path(path_type=Path),
+    default=default_data_folder,
+    show_default=True,
+    help="The data folder that holds the records.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
@@ -57,7 +61,9 @@ def _filters(command: Any) -> Any:
             click.option("--action", help="Cedar's action, such as CallTool."),
             click.option("--verdict", type=click.Choice(("Allow", "Deny")), help="What was enforced."),
             click.option("--reason", help="The reason code, such as NoPermit."),
-            click.option("--limit", type=click.IntRange(1, 100_000), default=store.DEFAULT_LIMIT, show_default=True, help="At most so many."),
+            click.option(
+                "--limit", type=click.IntRange(1, 100_000), default=store.DEFAULT_LIMIT, show_default=True, help="At most so many."
+            ),
             click.option("--oldest-first", is_flag=True, help="In the order in which things happened."),
             _data,
             _json,

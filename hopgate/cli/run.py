@@ -33,9 +33,7 @@ class _AgentName(click.ParamType):
     epilog="Example: hopgate run --agent demo/planner --resources ./resources -- python agent.py",
 )
 @click.option("--agent", type=_AgentName(), required=True, help="Which registered Agent the program is.")
-@click.option(
-    "--resources", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="The folder of manifests."
-)
+@click.option("--resources", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="The folder of manifests.")
 @click.option("--data", type=click.Path(path_type=Path), default=default_data_folder, show_default=True, help="The data folder: records.")
 @click.option("--listen", type=click.IntRange(1, 65535), help="Let other agents reach the program's PORT, through its inbound gate only.")
 @click.option("--uid", type=click.IntRange(0), help="Run the program as this user. Default: who called sudo, else the caller.")

@@ -75,9 +75,7 @@ async def serve(folder: Path) -> None:
     servers = [
         uvicorn.Server(uvicorn.Config(tickets_app(), log_level="error")),
         uvicorn.Server(
-            uvicorn.Config(
-                model_app(key), log_level="error", ssl_certfile=folder / "certificate.pem", ssl_keyfile=str(folder / "key.pem")
-            )
+            uvicorn.Config(model_app(key), log_level="error", ssl_certfile=folder / "certificate.pem", ssl_keyfile=str(folder / "key.pem"))
         ),
     ]
     partial = folder / "ports.json.new"

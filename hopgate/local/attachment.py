@@ -19,7 +19,7 @@ from authz import state as states
 from authz.resolver import Resolver
 from authz.state import Workload
 from hopgate.identity.names import ObjectName
-from hopgate.local import bootstrap, environment, namespace
+from hopgate.local import bootstrap, namespace
 from hopgate.local.bootstrap import BootstrapSpec, PrivateAuthority
 from hopgate.local.control import AgentStatus
 from hopgate.local.envoy_process import EnvoyProcess

@@ -24,6 +24,8 @@ from typing import Final
 from hopgate.local.errors import LocalError
 from hopgate.manifests import document
 from hopgate.manifests.document import Value
+from hopgate.resources.addresses import RANGES
+from hopgate.resources.kinds import Tls
 
 CAPTURE_PORT: Final = 15001
 # Larger bodies are judged as incomplete; the largest prompts with pictures in them are below it.
@@ -120,7 +122,7 @@ def _optional_parts(spec: BootstrapSpec, filler: _Filler, values: Mapping[str, V
     clusters: list[Value] = []
     for number, authority in enumerate(spec.private_authorities):
         cluster = f"upstream_tls_private_{number}"
-        prefixes: list[Value] = [{"address_prefix": _ipv4(address), "prefix_len": 32} for address in authority.addresses]
+        prefixes: list[Value] = [{"address_prefix": _open_address(address), "prefix_len": 32} for address in authority.addresses]
         for shape in ("tls", "http"):
             given: dict[str, Value] = {"name": f"private_{number}_{shape}", "prefixes": prefixes, "cluster": cluster}
             chains.append(filler.fill_piece(f"{shape}_chain", {**values, **given}))
@@ -134,11 +136,16 @@ def _optional_parts(spec: BootstrapSpec, filler: _Filler, values: Mapping[str, V
     }
 
 
-def _ipv4(address: str) -> str:
+def _open_address(text: str) -> str:
+    """A chain for any other address would change how that address is treated, not only whom it is verified by."""
+    opened = RANGES[Tls.OPEN]
     try:
-        return str(ipaddress.IPv4Address(address))
-    except ValueError as error:
-        raise BootstrapError(f"expected an IPv4 address, got `{address[:80]}`", remedy="give the destination's virtual address") from error
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        address = None
+    if address is None or address not in opened:
+        raise BootstrapError(f"expected an address in {opened}, got `{text[:80]}`", remedy="give a virtual address of opened TLS")
+    return str(address)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,12 @@ class EnvoyProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
         self.restarts = 0
+
+    @property
+    def _bootstrap(self) -> Path:
+        return self._folder / "envoy.json"
 
     @property
     def admin_socket(self) -> Path:
@@ -147,9 +152,8 @@ class EnvoyProcess:
 
     def use(self, bootstrap: bytes) -> None:
         """Make `bootstrap` the one that the next start reads."""
-        path = self._folder / "envoy.json"
-        path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        self._bootstrap.unlink(missing_ok=True)
+        with os.fdopen(os.open(self._bootstrap, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(bootstrap)
 
     async def start(self, bootstrap: bytes) -> None:
@@ -164,9 +168,18 @@ class EnvoyProcess:
         self._keeper = asyncio.create_task(self._keep())
 
     async def restart(self, bootstrap: bytes) -> None:
-        """Replace the running Envoy by one with another bootstrap: open connections end. Raises EnvoyError, and none runs then."""
-        await self.stop()
-        await self.start(bootstrap)
+        """Replace the running Envoy by one with another bootstrap: open connections end.
+
+        Raises EnvoyError when it does not start; the one before is in force again then.
+        """
+        async with self._changing:
+            before = self._bootstrap.read_bytes()
+            await self.stop()
+            try:
+                await self.start(bootstrap)
+            except EnvoyError:
+                await self.start(before)
+                raise
 
     async def stop(self) -> None:
         """End Envoy. Does nothing when it does not run."""
@@ -210,7 +223,7 @@ class EnvoyProcess:
                 *("setpriv", "--pdeathsig", "KILL"),
                 *("sh", "-c", _ONLY_BENEATH, "sh", str(os.getpid())),
                 self._binary,
-                *("--config-path", str(self._folder / "envoy.json")),
+                *("--config-path", str(self._bootstrap)),
                 *("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,

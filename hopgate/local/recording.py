@@ -34,6 +34,4 @@ def run_change(operation: str, spec: AttachmentSpec, wall_ns: int) -> Change:
 
 def name_question(agent: ObjectName, name: str, kind: str, answer: str, transport: str, wall_ns: int) -> Name:
     """A question to the resolver. `wall_ns` is in Unix nanoseconds."""
-    return Name(
-        id=secrets.token_hex(16), time=wall_ns // 1000, agent=str(agent), name=name, type=kind, answer=answer, transport=transport
-    )
+    return Name(id=secrets.token_hex(16), time=wall_ns // 1000, agent=str(agent), name=name, type=kind, answer=answer, transport=transport)

@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 
-
 from hopgate.identity import names
 from hopgate.identity.errors import IdentityError
 from hopgate.local.attachment import Attachment, AttachmentSpec

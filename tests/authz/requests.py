@@ -38,9 +38,7 @@ def outbound(
     """The check of an outbound request, sent to the virtual address of `to` (default: the host that it names)."""
     endpoint = snapshot.registry.by_host[to or request.unverified_host.partition(":")[0]]
     destination = SocketAddress(ip=endpoint.address, port=endpoint.port if port is None else port)
-    return CheckInput(
-        request_id="r1", direction=Direction.OUTBOUND, source=AGENT_SOCKET, destination=destination, sni=sni, http=request
-    )
+    return CheckInput(request_id="r1", direction=Direction.OUTBOUND, source=AGENT_SOCKET, destination=destination, sni=sni, http=request)
 
 
 def connection(snapshot: Snapshot, *, to: str, sni: str | None) -> CheckInput:
@@ -58,7 +56,12 @@ def tool_call(name: str, arguments: dict[str, Any], identifier: int | str = 1) -
 def message(method: str = "SendMessage", identifier: int | str = 1) -> dict[str, Any]:
     """The body of an A2A message."""
     part = {"text": "hello"}
-    return {"jsonrpc": "2.0", "id": identifier, "method": method, "params": {"message": {"messageId": "m", "role": "ROLE_USER", "parts": [part]}}}
+    return {
+        "jsonrpc": "2.0",
+        "id": identifier,
+        "method": method,
+        "params": {"message": {"messageId": "m", "role": "ROLE_USER", "parts": [part]}},
+    }
 
 
 def chat(model: str, **more: Any) -> dict[str, Any]:

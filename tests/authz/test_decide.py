@@ -199,7 +199,7 @@ class TestInbound:
             now=now,
             binding=RequestBinding.of("POST", RESEARCHER_HOST, "/", self.request.body),
         )
-        return hop_token.mint(self.ring.signing_key(now), claims).reveal()
+        return hop_token.mint(self.ring.signing_key(NOW), claims).reveal()
 
     def check(self, snapshot: Snapshot, *tokens: str, **changes: Any) -> CheckInput:
         headers = (CONTENT, *(("x-hopgate-token", token) for token in tokens))

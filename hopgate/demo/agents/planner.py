@@ -29,7 +29,11 @@ async def ask_researcher(url: str, user_token: str) -> None:
 async def use_tools(url: str) -> None:
     """Three tool calls: one within its limit, one beyond it, one that nobody permitted."""
     async with Client(url) as tickets:
-        for name, arguments in (("search", {"text": "login", "limit": 10}), ("search", {"text": "", "limit": 100_000}), ("delete", {"id": 1})):
+        for name, arguments in (
+            ("search", {"text": "login", "limit": 10}),
+            ("search", {"text": "", "limit": 100_000}),
+            ("delete", {"id": 1}),
+        ):
             try:
                 result = await tickets.call_tool(name, arguments)
                 print(f"  tool {name}({arguments}): {result.content[0].text}", flush=True)

@@ -136,6 +136,13 @@ def test_every_cluster_that_dials_an_answer_is_behind_a_guard() -> None:
                 assert any(name.endswith(".rbac") for name in every(chain, "name")), chain["name"]
 
 
+def test_every_upstream_certificate_is_verified_anew_and_by_one_authority() -> None:
+    contexts = [part for part in every(built(VARIANTS["with everything"]), "typed_config") if part["@type"].endswith("UpstreamTlsContext")]
+    assert [part["max_session_keys"] for part in contexts] == [0, 0, 0]
+    trusted = [part["common_tls_context"]["validation_context"]["trusted_ca"] for part in contexts]
+    assert trusted == [{"filename": str(SPEC.trusted_ca)}, *({"inline_string": authority.pem} for authority in PRIVATE)]
+
+
 @pytest.mark.parametrize("tls", list(Tls))
 def test_the_ranges_are_those_of_the_registrys_addresses(tls: Tls) -> None:
     chains = built()["static_resources"]["listeners"][0]["filter_chains"]
@@ -160,9 +167,9 @@ def test_a_way_in_at_the_gates_own_port_is_refused() -> None:
     bootstrap.build(replace(SPEC, app_port=15002))
 
 
-@pytest.mark.parametrize("address", ["2001:db8::1", "198.18.0.0/17", "api.test", ""])
-def test_a_private_authority_is_for_single_ipv4_addresses(address: str) -> None:
-    with pytest.raises(BootstrapError, match="IPv4"):
+@pytest.mark.parametrize("address", ["2001:db8::1", "198.18.0.0/17", "198.18.128.1", "198.19.0.1", "203.0.113.9", "api.test", ""])
+def test_a_private_authority_is_for_single_addresses_of_opened_tls(address: str) -> None:
+    with pytest.raises(BootstrapError, match=re.escape(str(addresses.RANGES[Tls.OPEN]))):
         bootstrap.build(replace(SPEC, private_authorities=(PrivateAuthority(addresses=(address,), pem="x"),)))
 
 

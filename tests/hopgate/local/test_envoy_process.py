@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -72,6 +73,16 @@ def read_environment(pid: int | None) -> bytes:
 
 def descriptors_of(pid: int | None, target: Path) -> list[str]:
     return [number.name for number in Path(f"/proc/{pid}/fd").iterdir() if number.readlink() == target]
+
+
+def running_below(folder: Path) -> list[int]:
+    """The processes that were started with a file of this folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # others come and go meanwhile
+            if f"{folder}/envoy.json".encode() in entry.read_bytes():
+                found.append(int(entry.parent.name))
+    return found
 
 
 def logs(folder: Path) -> list[Path]:
@@ -176,6 +187,19 @@ async def test_restart_replaces_it_by_one_with_another_bootstrap(envoy: EnvoyPro
     assert envoy.pid not in (None, before)
     assert (await envoy.listening_at("renamed")).ip == "127.0.0.1"
     assert envoy.restarts == 0
+
+
+async def test_a_restart_that_fails_leaves_the_one_before_in_force(envoy: EnvoyProcess, tmp_path: Path) -> None:
+    await envoy.start(small(tmp_path))
+    with pytest.raises(EnvoyError, match="unknown_field"):
+        await envoy.restart(small(tmp_path, lambda tree: tree.update({"unknown_field": 1})))
+    assert (await envoy.listening_at("inbound")).ip == "127.0.0.1"
+
+
+async def test_restarts_at_the_same_time_leave_one_envoy(envoy: EnvoyProcess, tmp_path: Path) -> None:
+    await envoy.start(small(tmp_path))
+    await asyncio.gather(*(envoy.restart(small(tmp_path)) for _ in range(3)))
+    assert running_below(tmp_path) == [envoy.pid]
 
 
 async def test_a_port_in_use_is_an_error_that_says_so_and_leaves_nothing(envoy: EnvoyProcess, tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""MCP over streamable HTTP, revisions 2025-06-18 (sessions) and 2026-07-28 (stateless, with routing headers).
+
+The decision is on the body. `Mcp-Method` and `Mcp-Name` must say the same where they are present, since the server may go by them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from typing import Final
+
+from authz.operations import body, entities, rpc
+from authz.operations.errors import OperationError
+from authz.operations.rpc import Message
+from authz.request import HttpRequest
+from authz.verdict import Operation, Reason
+from hopgate.policy import arguments
+from hopgate.policy.errors import ArgumentError
+from hopgate.policy.question import Action
+from hopgate.resources.kinds import ToolServer
+from hopgate.resources.registry import Destination
+
+# The specification asks for tool names of at most 128 characters; prompts are named alike.
+MAX_NAME: Final = 256
+# RFC 9110 section 4.1 recommends that 8,000 octets be supported.
+MAX_URI: Final = 8000
+# What carries no content to or from the server but the protocol's own. `completion/complete` is not here: it sends what was typed.
+_HOUSEKEEPING: Final = frozenset({"initialize", "ping", "server/discover", "logging/setLevel", "subscriptions/listen"})
+# A client's notifications, by name: an unknown one could carry anything.
+_NOTIFICATIONS: Final = frozenset(
+    f"notifications/{name}" for name in ("initialized", "cancelled", "progress", "roots/list_changed", "elicitation/complete")
+)
+# The lists of resources and prompts tell no content either, but they tell what is there, as `tools/list` does for tools.
+_LISTS: Final = frozenset({"resources/list", "resources/templates/list", "prompts/list", "tools/list"})
+_READS: Final = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
+# Which parameter `Mcp-Name` repeats.
+_NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_ENCODED = re.compile(r"=\?base64\?([A-Za-z0-9+/=]*)\?=")
+
+
+def extract(request: HttpRequest, destination: Destination) -> Operation:
+    """The operation of one HTTP request to an MCP server. Raises OperationError."""
+    if request.method in ("GET", "DELETE"):
+        return entities.housekeeping(destination)  # the session's stream of events, and the session's end
+    if request.method != "POST":
+        raise OperationError(Reason.UNKNOWN_OPERATION, f"MCP has no {request.method[:20]} requests")
+    message = rpc.read(request)
+    _require_agreement(request, message)
+    if message.method is None or message.method in _HOUSEKEEPING or message.method in _NOTIFICATIONS:
+        return entities.housekeeping(destination, message.rpc)
+    judge = _JUDGED.get(message.method)
+    if judge is None:
+        raise OperationError(Reason.UNKNOWN_OPERATION, f"the gate knows no MCP method `{message.method[:60]}`", message.rpc)
+    return judge(message, destination)
+
+
+def _list(message: Message, destination: Destination) -> Operation:
+    return Operation(action=Action.LIST_TOOLS, resource=entities.of(destination), server=None, context={}, rpc=message.rpc)
+
+
+def _call(message: Message, destination: Destination) -> Operation:
+    name = body.text(message.params, "name", MAX_NAME, message.rpc)
+    given = message.params.get("arguments")
+    given = {} if given is None else given
+    if not isinstance(given, dict):
+        raise OperationError(Reason.BODY_MALFORMED, "expected `arguments` to be an object", message.rpc)
+    tools = destination.record.tools if isinstance(destination.record, ToolServer) else ()
+    tool = next((declared for declared in tools if declared.name == name), None)
+    if tools and tool is None:
+        raise OperationError(Reason.UNKNOWN_TOOL, f"{destination.name} declares no tool `{name[:80]}`", message.rpc)
+    try:
+        typed = arguments.typed_arguments(tool.input_schema, given) if tool is not None and tool.input_schema is not None else {}
+    except ArgumentError as error:
+        raise OperationError(Reason.INVALID_ARGUMENTS, str(error), message.rpc) from None
+    return Operation(
+        action=Action.CALL_TOOL,
+        resource=entities.child(destination, "Tool", name),
+        server=entities.of(destination),
+        context={"arguments": typed},
+        rpc=message.rpc,
+    )
+
+
+def _read(message: Message, destination: Destination) -> Operation:
+    uri = body.text(message.params, "uri", MAX_URI, message.rpc)
+    context = {"resource": {"uri": uri}}
+    return Operation(action=Action.READ_RESOURCE, resource=entities.of(destination), server=None, context={**context}, rpc=message.rpc)
+
+
+def _get_prompt(message: Message, destination: Destination) -> Operation:
+    name = body.text(message.params, "name", MAX_NAME, message.rpc)
+    return Operation(
+        action=Action.GET_PROMPT, resource=entities.of(destination), server=None, context={"prompt": {"name": name}}, rpc=message.rpc
+    )
+
+
+_JUDGED: Final[dict[str, Callable[[Message, Destination], Operation]]] = {
+    **dict.fromkeys(_LISTS, _list),
+    **dict.fromkeys(_READS, _read),
+    "tools/call": _call,
+    "prompts/get": _get_prompt,
+}
+
+
+def _require_agreement(request: HttpRequest, message: Message) -> None:
+    method = body.single_header(request, "mcp-method")
+    if method is not None and method != message.method:
+        raise OperationError(Reason.HEADER_BODY_MISMATCH, "expected `Mcp-Method` to name the body's method", message.rpc)
+    name = body.single_header(request, "mcp-name")
+    if name is None:
+        return
+    named = message.params.get(_NAMED_BY.get(message.method or "", ""))
+    if _decoded(name) != named or named is None:
+        raise OperationError(Reason.HEADER_BODY_MISMATCH, "expected `Mcp-Name` to name what the body names", message.rpc)
+
+
+def _decoded(value: str) -> str | None:
+    """A header's value, which may be in base64 between marks; None where that is not in its one spelling."""
+    match = _ENCODED.fullmatch(value)
+    if match is None:
+        return value
+    try:
+        decoded = base64.b64decode(match[1], validate=True)
+        return decoded.decode() if base64.b64encode(decoded).decode() == match[1] else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
