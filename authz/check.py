@@ -33,7 +33,10 @@ _DIRECTIONS = {"outbound": Direction.OUTBOUND, "inbound": Direction.INBOUND}
 
 @dataclass(slots=True)
 class Counters:
-    """What has been answered since the start. `allowed_on_failure` counts answers that let a hop pass although something failed: always 0."""
+    """What has been answered since the start.
+
+    `allowed_on_failure` counts answers that let a hop pass although something had failed: it is always 0.
+    """
 
     checks: int = 0
     allowed: int = 0
@@ -42,6 +45,7 @@ class Counters:
     reasons: dict[str, int] = field(default_factory=dict)
 
     def count(self, verdict: Verdict) -> None:
+        """Count one answer."""
         self.checks += 1
         self.reasons[verdict.reason.value] = self.reasons.get(verdict.reason.value, 0) + 1
         if verdict.allowed:
@@ -117,6 +121,17 @@ class Checker:
             answer = self._encode(check, verdict, _Allowance(), decision_id)
         self.counters.count(verdict)
         return answer
+
+    def replay_counters(self) -> dict[str, int]:
+        """What the cache of used hop tokens has refused, and why."""
+        return {
+            f"replay.{name}": count
+            for name, count in (
+                ("seen", self._replay.refused_seen),
+                ("full", self._replay.refused_full),
+                ("expired", self._replay.refused_expired),
+            )
+        }
 
     def _decide(self, check: CheckInput, call: Call, snapshot: Snapshot) -> Verdict:
         now = self._sources.wall_ns() // 1_000_000_000

@@ -58,11 +58,11 @@ def decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int) -> Ve
     verdict = Verdict(direction=hop.check.direction, reason=Reason.INTERNAL_ERROR, message="the decision did not finish")
     try:
         return _decide(hop, snapshot, keys, now, verdict)
-    except _Refused as refused:
+    except _RefusedError as refused:
         return refused.verdict
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Carries the verdict of the step that ended a decision."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -222,5 +222,5 @@ def _taken_off(http: HttpRequest | None, written: AbstractSet[str]) -> tuple[str
     )
 
 
-def _refuse(verdict: Verdict, reason: Reason, message: str) -> _Refused:
-    return _Refused(replace(verdict, reason=reason, message=message))
+def _refuse(verdict: Verdict, reason: Reason, message: str) -> _RefusedError:
+    return _RefusedError(replace(verdict, reason=reason, message=message))

@@ -135,6 +135,7 @@ def _report(process: Process, checker: Checker) -> Report:
             "allowed": counters.allowed,
             "denied": counters.denied,
             "allowed_on_failure": counters.allowed_on_failure,
+            **checker.replay_counters(),
             **{f"reason.{reason}": count for reason, count in sorted(counters.reasons.items())},
         },
     )

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 
 class Direction(StrEnum):
+    """Which way a hop crosses the gate: out of its own agent, or into it."""
+
     OUTBOUND = "Outbound"
     INBOUND = "Inbound"
 

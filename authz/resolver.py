@@ -74,7 +74,7 @@ class Resolver:
         self._sockets = sockets
         loop = asyncio.get_running_loop()
         for datagram in sockets.datagram:
-            datagram.setblocking(False)  # noqa: FBT003 - the socket's own interface
+            datagram.settimeout(0)
             loop.add_reader(datagram, self._receive, datagram)
         for listening in sockets.listening:
             self._servers.append(await asyncio.start_server(self._converse, sock=listening, limit=dns_message.MAX_QUESTION_BYTES + 2))
@@ -98,9 +98,7 @@ class Resolver:
         except DnsError as error:
             self.counters["malformed"] += 1
             return error.reply
-        answer, address = (
-            dns_message.decide(question, self._registry()) if self._may_ask() else (Answer.REFUSED, None)
-        )
+        answer, address = dns_message.decide(question, self._registry()) if self._may_ask() else (Answer.REFUSED, None)
         try:
             self._record(self._agent, question.name, question.type, answer.value, transport)
         except AuditError as error:

@@ -13,7 +13,8 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-METHOD = "/envoy.service.auth.v3.Authorization/Check"
+SERVICE = "envoy.service.auth.v3.Authorization"
+METHOD = "Check"
 # Envoy sends at most BODY_LIMIT of body and its own header limit; what is larger is not from our bootstrap.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -33,24 +34,22 @@ class Call:
 Check = Callable[[bytes, Call], bytes]
 
 
-class _Authorization(grpc.GenericRpcHandler):
+class _Handler:
+    """Takes what comes beside the message from the call, and nothing else of gRPC."""
+
     def __init__(self, check: Check) -> None:
-        async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-            return check(
-                request,
-                Call(
-                    authorization=metadata.get("authorization"),
-                    direction=metadata.get("x-hopgate-direction"),
-                    seconds_left=context.time_remaining,
-                ),
-            )
+        self._check = check
 
-        self._handler = grpc.unary_unary_rpc_method_handler(answer)
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        """The handler of the one method this server has."""
-        return self._handler if handler_call_details.method == METHOD else None
+    async def answer(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        return self._check(
+            request,
+            Call(
+                authorization=metadata.get("authorization"),
+                direction=metadata.get("x-hopgate-direction"),
+                seconds_left=context.time_remaining,
+            ),
+        )
 
 
 class Server:
@@ -63,10 +62,12 @@ class Server:
                 ("grpc.so_reuseport", 0),
             )
         )
-        self._server.add_generic_rpc_handlers((_Authorization(check),))
+        handler = grpc.unary_unary_rpc_method_handler(_Handler(check).answer)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
         self._server.add_insecure_port(f"unix:{socket}")
 
     async def start(self) -> None:
+        """Answer from now on."""
         await self._server.start()
 
     async def stop(self, grace_seconds: float) -> None:

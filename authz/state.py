@@ -25,12 +25,16 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InboundGate(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an agent's inbound gate listens."""
+
     agent: str
     ip: str
     port: int
 
 
 class Resolution(msgspec.Struct, frozen=True, kw_only=True):
+    """What an outside name resolved to, and when (Unix seconds)."""
+
     host: str
     addresses: tuple[str, ...]
     resolved_at: int
@@ -50,6 +54,8 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True, tag="report", for
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
+    """The state of this sequence number is in force."""
+
     sequence: int
 
 
@@ -91,17 +97,19 @@ def encode(message: FromGate | FromAuthz) -> bytes:
 def decode_from_gate(line: bytes) -> FromGate:
     """A line that the gate wrote. Raises StateError."""
     try:
-        return _from_gate.decode(line)
+        message: FromGate = _from_gate.decode(line)
     except msgspec.MsgspecError as error:
         raise StateError(f"expected a message of the gate, got something else: {error}") from error
+    return message
 
 
 def decode_from_authz(line: bytes) -> FromAuthz:
     """A line that the authz process wrote. Raises StateError."""
     try:
-        return _from_authz.decode(line)
+        message: FromAuthz = _from_authz.decode(line)
     except msgspec.MsgspecError as error:
         raise StateError(f"expected a message of the authz process, got something else: {error}") from error
+    return message
 
 
 def credential_sha256(credential: str) -> str:

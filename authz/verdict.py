@@ -19,7 +19,7 @@ class Reason(StrEnum):
     PERMITTED = "Permitted"
     # who is calling
     UNKNOWN_CALLER = "UnknownCaller"
-    INVALID_USER_TOKEN = "InvalidUserToken"
+    INVALID_USER_TOKEN = "InvalidUserToken"  # noqa: S105 - a reason code
     # where to
     UNKNOWN_DESTINATION = "UnknownDestination"
     PORT_MISMATCH = "PortMismatch"
@@ -41,9 +41,9 @@ class Reason(StrEnum):
     UNKNOWN_MODEL = "UnknownModel"
     INVALID_ARGUMENTS = "InvalidArguments"
     # the receiving side
-    HOP_TOKEN_MISSING = "HopTokenMissing"
-    HOP_TOKEN_INVALID = "HopTokenInvalid"
-    HOP_TOKEN_REPLAYED = "HopTokenReplayed"
+    HOP_TOKEN_MISSING = "HopTokenMissing"  # noqa: S105 - a reason code
+    HOP_TOKEN_INVALID = "HopTokenInvalid"  # noqa: S105 - a reason code
+    HOP_TOKEN_REPLAYED = "HopTokenReplayed"  # noqa: S105 - a reason code
     # the policies
     NO_PERMIT = "NoPermit"
     FORBIDDEN = "Forbidden"
@@ -106,4 +106,5 @@ class Verdict:
 
     @property
     def allowed(self) -> bool:
+        """Whether the hop may pass."""
         return self.reason is Reason.PERMITTED

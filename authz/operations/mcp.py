@@ -85,8 +85,9 @@ def _call(message: Message, destination: Destination) -> Operation:
 
 def _read(message: Message, destination: Destination) -> Operation:
     uri = body.text(message.params, "uri", MAX_URI, message.rpc)
-    context = {"resource": {"uri": uri}}
-    return Operation(action=Action.READ_RESOURCE, resource=entities.of(destination), server=None, context={**context}, rpc=message.rpc)
+    return Operation(
+        action=Action.READ_RESOURCE, resource=entities.of(destination), server=None, context={"resource": {"uri": uri}}, rpc=message.rpc
+    )
 
 
 def _get_prompt(message: Message, destination: Destination) -> Operation:

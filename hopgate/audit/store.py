@@ -1,7 +1,7 @@
 """Questions to the record, asked of the spool's files where they are, with ClickHouse's own engine (chdb).
 
-Nothing is imported and nothing locked: writers go on while a question runs. Every value of a filter is a bound parameter. Lines that can't be
-read (half a line of a writer at work, or damage that `verify` names) are counted, not hidden. The only module that imports chdb,
+Nothing is imported and nothing locked: writers go on while a question runs. Every value of a filter is a bound parameter. Lines that
+can't be read (half a line of a writer at work, or damage that `verify` names) are counted, not hidden. The only module that imports chdb,
 and only when a question is asked: the import takes a second.
 """
 
@@ -111,7 +111,9 @@ def _run(statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         "input_format_allow_errors_num=1000000, input_format_json_read_objects_as_strings=1, output_format_json_quote_64bit_integers=0"
     )
     try:
-        answered = chdb.query(f"{statement} SETTINGS {settings}", "JSONEachRow", params=parameters)
+        answered = chdb.query(  # type: ignore[no-untyped-call]  # the package has no types
+            f"{statement} SETTINGS {settings}", "JSONEachRow", params=parameters
+        )
     except RuntimeError as error:
         raise QueryError(f"the records can't be queried: {str(error).splitlines()[0][:300]}") from error
     return [json.loads(line) for line in answered.bytes().splitlines()]

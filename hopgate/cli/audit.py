@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -30,7 +30,7 @@ _data = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
-class _Moment(click.ParamType):
+class _Moment(click.ParamType[int]):
     """ISO 8601, or how long ago: `15m`, `2h`, `1d`. Gives Unix microseconds."""
 
     name = "time"
@@ -173,7 +173,7 @@ def _spool(data: Path) -> Path:
     return spool
 
 
-def _fail(error: AuditError) -> Any:
+def _fail(error: AuditError) -> NoReturn:
     click.echo(f"hopgate: {error} ({error.code})", err=True)
     sys.exit(2)
 

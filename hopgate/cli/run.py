@@ -17,7 +17,7 @@ from hopgate.local import run
 from hopgate.local.run import RunSpec
 
 
-class _AgentName(click.ParamType):
+class _AgentName(click.ParamType[ObjectName]):
     name = "namespace/name"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> ObjectName:

@@ -1,7 +1,7 @@
 """Errors of identity parsing.
 
-    IdentityError
-    └── InvalidNameError   a namespace or name that Kubernetes would not accept
+IdentityError
+└── InvalidNameError   a namespace or name that Kubernetes would not accept
 """
 
 from __future__ import annotations

@@ -19,10 +19,11 @@ from authz import state as states
 from authz.resolver import Resolver
 from authz.state import Workload
 from hopgate.identity.names import ObjectName
-from hopgate.local import bootstrap, namespace
+from hopgate.local import bootstrap, environment, namespace
 from hopgate.local.bootstrap import BootstrapSpec, PrivateAuthority
 from hopgate.local.control import AgentStatus
-from hopgate.local.envoy_process import EnvoyProcess
+from hopgate.local.envoy_process import EnvoyError, EnvoyProcess
+from hopgate.local.errors import LocalError
 from hopgate.local.folders import RunFolder
 from hopgate.local.namespace import NamespaceError, ResolverSockets
 from hopgate.resources.kinds import Agent, DialAddress
@@ -42,6 +43,12 @@ class AttachmentSpec:
     allow_sockets: tuple[str, ...]
     binds: tuple[str, ...]
     kept_variables: tuple[str, ...]
+
+
+class TrustError(LocalError):
+    """There is nothing to verify an upstream's certificate with."""
+
+    code = "NoTrustedCa"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +92,7 @@ class Attachment:
         await self._resolver.start(sockets)
         if self.spec.listen is not None:
             self.inbound = await self._envoy.listening_at("inbound")
+            self._envoy.use(self._bootstrap())  # an Envoy that ends and comes back keeps the port that others were told
 
     async def stop(self) -> None:
         """End Envoy and the resolver and let go of the namespace."""
@@ -102,7 +110,13 @@ class Attachment:
         private = _private_authorities(registry)
         if private != self._private:
             self._private = private
-            self._restarting = asyncio.create_task(self._envoy.restart(self._bootstrap()))
+            self._restarting = asyncio.create_task(self._restart())
+
+    async def _restart(self) -> None:
+        try:
+            await self._envoy.restart(self._bootstrap())
+        except EnvoyError as error:
+            self._surroundings.say(f"the Envoy of {self.spec.agent} can't use the new CA bundles, its agent has no way out: {error}")
 
     def status(self) -> AgentStatus:
         """How this agent is, for a person."""
@@ -136,12 +150,20 @@ class Attachment:
                 authz_socket=self._surroundings.run.authz,
                 certificates_socket=self._surroundings.run.certificates,
                 admin_socket=self._envoy.admin_socket,
-                trusted_ca=Path("/etc/ssl/certs/ca-certificates.crt"),
+                trusted_ca=_trusted_ca(),
                 app_port=self.spec.listen,
                 inbound_port=self.inbound.port if self.inbound is not None else 0,
                 private_authorities=self._private,
             )
         )
+
+
+def _trusted_ca() -> Path:
+    """The file of this machine's trusted CAs. Raises TrustError when there is none: nothing could be verified then."""
+    for path in environment.SYSTEM_BUNDLES:
+        if path.is_file():
+            return path
+    raise TrustError("expected a file of trusted CAs on this machine, found none", remedy="apt-get install ca-certificates")
 
 
 def _private_authorities(registry: Registry) -> tuple[PrivateAuthority, ...]:

@@ -46,6 +46,7 @@ class AuthzProcess:
 
     @property
     def pid(self) -> int | None:
+        """The process id, None while there is none."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def start(self) -> None:

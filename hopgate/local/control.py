@@ -130,15 +130,17 @@ class Client:
         if not packet:
             raise ControlError("the gate closed the connection", remedy="see what it wrote on standard error")
         try:
-            return _answers.decode(packet)
+            answer: Answer = _answers.decode(packet)
         except msgspec.MsgspecError as error:
             raise ControlError(f"the gate's answer can't be read: {error}", remedy="use one version of hopgate for both") from error
+        return answer
 
     def fileno(self) -> int:
         """The connection's descriptor: readable when the gate is gone."""
         return self._socket.fileno()
 
     def close(self) -> None:
+        """End the connection."""
         self._socket.close()
 
 
@@ -146,7 +148,7 @@ class Connection:
     """One connection at the gate's side, driven by the event loop."""
 
     def __init__(self, accepted: socket.socket) -> None:
-        accepted.setblocking(False)
+        accepted.settimeout(0)
         self._socket = accepted
 
     def peer_user(self) -> int:
@@ -157,8 +159,8 @@ class Connection:
     async def receive(self) -> tuple[Request, list[int]] | None:
         """The next request with its descriptors (the caller's to close); None when the peer is gone or sends what is no request."""
         loop = asyncio.get_running_loop()
-        readable = loop.create_future()
-        loop.add_reader(self._socket, lambda: readable.done() or readable.set_result(None))
+        readable: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._socket, _settle, readable)
         try:
             await readable
         finally:
@@ -177,10 +179,17 @@ class Connection:
             return None
 
     async def send(self, answer: Answer) -> None:
+        """Send one answer. Raises OSError when the peer is gone."""
         await asyncio.get_running_loop().sock_sendall(self._socket, msgspec.json.encode(answer))
 
     def close(self) -> None:
+        """End the connection."""
         self._socket.close()
+
+
+def _settle(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def listen(path: Path) -> socket.socket:
@@ -192,5 +201,5 @@ def listen(path: Path) -> socket.socket:
     finally:
         os.umask(mask)
     listener.listen()
-    listener.setblocking(False)
+    listener.settimeout(0)
     return listener

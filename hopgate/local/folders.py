@@ -55,17 +55,21 @@ class RunFolder:
 
     @property
     def control(self) -> Path:
+        """Where `hopgate run` and `hopgate status` reach the gate."""
         return self.path / "control.sock"
 
     @property
     def authz(self) -> Path:
+        """Where Envoy reaches authz."""
         return self.path / "authz.sock"
 
     @property
     def certificates(self) -> Path:
+        """Where Envoy reaches the certificate server."""
         return self.path / "certificates.sock"
 
     def remove(self) -> None:
+        """Take the folder away and let go of its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self.descriptor)
 

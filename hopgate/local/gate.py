@@ -194,6 +194,7 @@ class Gate:
         self._mistakes = ()
         self._snapshot = loaded
         self._names.refresh()
+        self._certificates.refresh()  # a name that is registered no more must not keep its certificate
         for attachment in self._attachments:
             attachment.registry_changed(loaded.registry)
 

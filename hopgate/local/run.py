@@ -148,6 +148,7 @@ def _sandbox_spec(spec: RunSpec, account: Account, welcome: Welcome, inside: Pat
         keep=spec.keep_environment,
         providers=frozenset(Provider(name) for name in welcome.providers),
         trust_bundle=str(INSIDE / bundle.name),
+        allow_sockets=frozenset(str(path) for path in spec.allow_sockets),
     )
     return SandboxSpec(
         command=spec.command,

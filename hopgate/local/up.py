@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from hopgate.local import control, envoy_process, folders, rights
@@ -18,15 +19,24 @@ from hopgate.local.sessions import Sessions
 def run(resources: Path, data: Path) -> None:
     """Run a gate until a signal ends it. Raises LocalError when it can't start."""
     rights.require_root("hopgate up")
-    asyncio.run(_serve(resources, data, SHARED_GATE, ready=lambda: _say(f"the gate is up for `{resources}`"), lifeline=None))
+    asyncio.run(
+        _serve(
+            resources,
+            data.absolute(),
+            SHARED_GATE,
+            envoy_process.find(),
+            ready=lambda: _say(f"the gate is up for `{resources}`"),
+            lifeline=None,
+        )
+    )
 
 
 def bring_along(resources: Path, data: Path, name: str, ready: int, lifeline: int) -> None:
     """Run a gate for one `hopgate run`: a byte on `ready` says that it listens; it ends when `lifeline` reaches its end."""
-    asyncio.run(_serve(resources, data, name, ready=lambda: _tell(ready), lifeline=lifeline))
+    asyncio.run(_serve(resources, data, name, envoy_process.find(), ready=lambda: _tell(ready), lifeline=lifeline))
 
 
-async def _serve(resources: Path, data: Path, name: str, *, ready, lifeline: int | None) -> None:  # type: ignore[no-untyped-def]
+async def _serve(resources: Path, data: Path, name: str, envoy: Path, *, ready: Callable[[], None], lifeline: int | None) -> None:
     folder = folders.open_run(folders.open_data(data), name)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -35,7 +45,7 @@ async def _serve(resources: Path, data: Path, name: str, *, ready, lifeline: int
     if lifeline is not None:
         loop.add_reader(lifeline, ended.set)
     try:
-        gate = Gate(GateSpec(resources=resources, data=data.resolve(), run=folder, envoy=envoy_process.find(), say=_say))
+        gate = Gate(GateSpec(resources=resources, data=data, run=folder, envoy=envoy, say=_say))
         await gate.start()
         sessions = asyncio.create_task(Sessions(gate, control.listen(folder.control)).serve())
         ready()

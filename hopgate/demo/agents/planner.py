@@ -36,7 +36,8 @@ async def use_tools(url: str) -> None:
         ):
             try:
                 result = await tickets.call_tool(name, arguments)
-                print(f"  tool {name}({arguments}): {result.content[0].text}", flush=True)
+                text = " ".join(block.text for block in result.content if block.type == "text")
+                print(f"  tool {name}({arguments}): {text}", flush=True)
             except MCPError as error:
                 print(f"  tool {name}({arguments}): refused: {error}", flush=True)
 
