@@ -49,6 +49,7 @@ class Process:
         self.snapshot = snapshot
         self.workloads = Workloads(self._state)
         self.mistakes: tuple[str, ...] = ()
+        self._reloading: asyncio.Task[None] | None = None
 
     def apply(self, state: State) -> None:
         """Put the gate's state in force."""
@@ -56,10 +57,16 @@ class Process:
         self.workloads = Workloads(state)
         self.snapshot = replace(self.snapshot, upstreams=states.upstreams(state))
 
-    def reload(self) -> None:
-        """Read the folder again; a mistake keeps the snapshot in force."""
+    def folder_changed(self) -> None:
+        """Read the folder again, beside the checks that are being answered."""
+        self._reloading = asyncio.get_running_loop().create_task(self._reload(self._reloading))
+
+    async def _reload(self, earlier: asyncio.Task[None] | None) -> None:
+        """One reading at a time, in their order; a mistake keeps the snapshot in force."""
+        if earlier is not None:
+            await earlier
         try:
-            loaded = snapshots.load(self._resources, previous=self.snapshot, now=int(time.time()))
+            loaded = await asyncio.to_thread(snapshots.load, self._resources, previous=self.snapshot, now=int(time.time()))
         except SnapshotError as error:
             self.mistakes = error.mistakes
             return
@@ -69,7 +76,7 @@ class Process:
 
 async def serve(resources: Path, spool_folder: Path, socket: Path, writer: str) -> int:
     """Serve until standard input ends. Returns the process's exit code."""
-    watcher = FolderWatcher(resources, lambda: process.reload())  # noqa: PLW0108 - the process is made after the first load, the watcher before
+    watcher = FolderWatcher(resources, lambda: process.folder_changed())  # noqa: PLW0108 - the process is made after the first load, the watcher before
     try:
         snapshot = snapshots.load(resources, previous=None, now=int(time.time()))
         spool = Spool(spool_folder, writer, clock=time.time, durability=Durability.WRITE)

@@ -62,8 +62,9 @@ class Gate:
 
     def __init__(self, spec: GateSpec) -> None:
         self._spec = spec
-        self._watcher = FolderWatcher(spec.resources, self._reload)
+        self._watcher = FolderWatcher(spec.resources, self._folder_changed)
         self._snapshot: Snapshot | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self._mistakes: tuple[str, ...] = ()
         self._authority = Authority.create(int(time.time()))
         self._attachments: list[Attachment] = []
@@ -181,9 +182,15 @@ class Gate:
             resources=str(self._spec.resources),
         )
 
-    def _reload(self) -> None:
+    def _folder_changed(self) -> None:
+        self._reloading = asyncio.get_running_loop().create_task(self._reload(self._reloading))
+
+    async def _reload(self, earlier: asyncio.Task[None] | None) -> None:
+        """Read the folder in a thread, one reading at a time; a mistake keeps the snapshot in force."""
+        if earlier is not None:
+            await earlier
         try:
-            loaded = snapshots.load(self._spec.resources, previous=self._snapshot, now=int(time.time()))
+            loaded = await asyncio.to_thread(snapshots.load, self._spec.resources, previous=self._snapshot, now=int(time.time()))
         except SnapshotError as error:
             self._mistakes = error.mistakes
             lines = "\n  ".join(error.mistakes)
