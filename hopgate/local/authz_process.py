@@ -41,6 +41,7 @@ class AuthzProcess:
         self._applied = asyncio.Condition()
         self._applied_sequence = -1
         self._report: asyncio.Future[Report] | None = None
+        self._ready: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self.restarts = 0
 
@@ -49,13 +50,18 @@ class AuthzProcess:
         """The process id, None while there is none."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
-    async def start(self) -> None:
-        """Start the process and wait until it answers. Raises AuthzError with what it said when it can't."""
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def spawn(self) -> None:
+        """Start the process; it imports and reads while the caller does something else."""
+        self._ready = asyncio.get_running_loop().create_future()
         await self._spawn()
-        self._task = asyncio.create_task(self._keep(ready))
+        self._task = asyncio.create_task(self._keep(self._ready))
+
+    async def ready(self) -> None:
+        """Wait until the spawned process answers. Raises AuthzError with what it said when it can't."""
+        if self._ready is None:
+            raise AuthzError("the authz process was not started", remedy="start it before waiting for it")
         try:
-            await asyncio.wait_for(ready, ANSWER_SECONDS)
+            await asyncio.wait_for(self._ready, ANSWER_SECONDS)
         except TimeoutError as error:
             raise AuthzError("the authz process did not get ready", remedy="see what it wrote on standard error") from error
 

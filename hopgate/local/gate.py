@@ -60,7 +60,8 @@ class GateSpec:
 class Gate:
     """One gate. `start`, then `serve` until cancelled, then `stop`."""
 
-    def __init__(self, spec: GateSpec) -> None:
+    def __init__(self, spec: GateSpec, authz: AuthzProcess) -> None:
+        """`authz` has been spawned; it is this object's to stop."""
         self._spec = spec
         self._watcher = FolderWatcher(spec.resources, self._folder_changed)
         self._snapshot: Snapshot | None = None
@@ -75,8 +76,7 @@ class Gate:
         writer = f"gate-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
         self._spool = Spool(spec.data / "spool", writer, clock=time.time, durability=Durability.WRITE)
         self._surroundings = Surroundings(run=spec.run, envoy=spec.envoy, record_name=self._record_name, say=spec.say)
-        arguments = ("--resources", str(spec.resources), "--data", str(spec.data), "--socket", str(spec.run.authz))
-        self._authz = AuthzProcess(arguments, spec.say)
+        self._authz = authz
         self._certificates = CertificateServer(self._issue, spec.run.certificates)
         self._names = UpstreamNames(self._outside_hosts, on_change=self._names_changed)
 
@@ -89,15 +89,11 @@ class Gate:
 
     async def start(self) -> None:
         """Load the resources, start authz and the certificate server. Raises LocalError."""
-        starting = asyncio.create_task(self._authz.start())
         try:
             self._snapshot = snapshots.load(self._spec.resources, previous=None, now=int(time.time()))
         except SnapshotError as error:
-            starting.cancel()
-            with contextlib.suppress(asyncio.CancelledError, LocalError):
-                await starting
             raise GateError("\n".join(error.mistakes), remedy="mend what it names; `hopgate policy check` shows it too") from error
-        await starting
+        await self._authz.ready()
         await self._certificates.start()
         self._background(self._names.run())
         self._background(self._watcher.run())

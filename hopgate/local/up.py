@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hopgate.local import control, envoy_process, folders, rights
+from hopgate.local.authz_process import AuthzProcess
 from hopgate.local.folders import SHARED_GATE
-from hopgate.local.gate import Gate, GateSpec
-from hopgate.local.sessions import Sessions
 
 
 def run(resources: Path, data: Path) -> None:
@@ -37,17 +36,23 @@ def bring_along(resources: Path, data: Path, name: str, ready: int, lifeline: in
 
 
 async def _serve(resources: Path, data: Path, name: str, envoy: Path, *, ready: Callable[[], None], lifeline: int | None) -> None:
-    folder = folders.open_run(folders.open_data(data), name)
+    run = folders.open_run(folders.open_data(data), name)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(signum, ended.set)
     if lifeline is not None:
         loop.add_reader(lifeline, ended.set)
+    authz = AuthzProcess(("--resources", str(resources), "--data", str(data), "--socket", str(run.authz)), _say)
     try:
-        gate = Gate(GateSpec(resources=resources, data=data, run=folder, envoy=envoy, say=_say))
+        await authz.spawn()
+        # Imported only now, while authz imports its own on another core: it is most of what a start takes.
+        from hopgate.local.gate import Gate, GateSpec  # noqa: PLC0415
+        from hopgate.local.sessions import Sessions  # noqa: PLC0415
+
+        gate = Gate(GateSpec(resources=resources, data=data, run=run, envoy=envoy, say=_say), authz)
         await gate.start()
-        sessions = asyncio.create_task(Sessions(gate, control.listen(folder.control)).serve())
+        sessions = asyncio.create_task(Sessions(gate, control.listen(run.control)).serve())
         ready()
         await ended.wait()
         sessions.cancel()
@@ -55,7 +60,8 @@ async def _serve(resources: Path, data: Path, name: str, envoy: Path, *, ready: 
             await sessions
         await gate.stop()
     finally:
-        folder.remove()
+        await authz.stop()
+        run.remove()
 
 
 def _say(line: str) -> None:
