@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TOOLS := bubblewrap nftables iproute2 dnsutils util-linux procps
+TOOLS := bubblewrap ca-certificates dnsutils iproute2 nftables procps util-linux
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test test-fast lint gen bench tools envoy
@@ -18,6 +18,8 @@ demo: dev tools envoy ## two agents, a tool server and a model behind the gate, 
 dev: $(STAMP) ## make .venv with everything and the hopgate command in it
 
 $(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; } \
+	  || { echo "missing: the package python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
 	@touch $@
