@@ -13,8 +13,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-SERVICE = "envoy.service.auth.v3.Authorization"
-METHOD = "Check"
+METHOD = "/envoy.service.auth.v3.Authorization/Check"
 # Envoy sends at most BODY_LIMIT of body and its own header limit; what is larger is not from our bootstrap.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -63,7 +62,8 @@ class Server:
             )
         )
         handler = grpc.unary_unary_rpc_method_handler(_Handler(check).answer)
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        _, service, method = METHOD.split("/")
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
         self._server.add_insecure_port(f"unix:{socket}")
 
     async def start(self) -> None:

@@ -97,6 +97,8 @@ class Change:
 
 Record = Decision | Name | Change
 TABLES: Final[Mapping[str, type[Record]]] = {"decisions": Decision, "names": Name, "changes": Change}
+# Columns whose text is JSON by itself.
+JSON_COLUMNS: Final = frozenset({"context", "before", "after"})
 _TABLE_OF: Final = {kind: table for table, kind in TABLES.items()}
 _encoder = msgspec.json.Encoder()
 

@@ -106,7 +106,8 @@ class Spool:
             os.close(segment.descriptor)
             kept.segment = None
         folder = self._folder / table
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for made in (self._folder, folder):  # not `parents=True`, which makes them with the default mode
+            made.mkdir(mode=0o700, exist_ok=True)
         path = folder / f"{self._writer}-{kept.segments + 1:06d}.jsonl"
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         kept.segments += 1
@@ -119,9 +120,9 @@ class Spool:
         if written != len(line):
             os.ftruncate(segment.descriptor, segment.size)
             raise OSError(28, "no room for the whole record")
-        segment.size += written
         if self._durability is Durability.FSYNC:
             os.fsync(segment.descriptor)
+        segment.size += written  # last: what is beyond the size when anything above fails is cut off again
 
     def _give_up(self, kept: _Chain) -> None:
         """Begin another segment with the next record: what is at the end of this one is not certain. An empty one is taken away."""

@@ -7,7 +7,10 @@ and only when a question is asked: the import takes a second.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +19,9 @@ from hopgate.audit import records
 from hopgate.audit.errors import QueryError
 
 DEFAULT_LIMIT: Final = 50
-_LINE = "writer String, `table` String, sequence UInt64, previous String, hash String, record String"
+_RECORD_BEGINS: Final = ',"record":'
+# A String parameter is read in the TabSeparated form (ClickHouse, "Queries with parameters").
+_ESCAPED: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,31 +61,62 @@ def query(spool: Path, table: str, filters: Filters) -> Answer:
         return Answer(rows=(), unreadable=0)
     condition, parameters = _condition(table, filters)
     order = "ASC" if filters.oldest_first else "DESC"
-    # The rows that were asked for, and beside them what is there at all: the difference is what could not be read.
-    rows = _run(
-        f"SELECT {_columns(table)} FROM {_source(spool, table)} WHERE {condition} ORDER BY time {order}, id LIMIT {{limit:UInt32}}",  # noqa: S608 - names are ours, values are bound
-        {**parameters, "limit": filters.limit},
-    )
-    return Answer(rows=tuple(_parsed(table, row) for row in rows), unreadable=_unreadable(spool, table))
+    with _lines(spool, table) as lines:
+        rows = _run(
+            f"SELECT {_columns(table)} FROM ({_links(lines)}) WHERE {condition} ORDER BY time {order}, id LIMIT {{limit:UInt32}}",  # noqa: S608 - names are ours, values are bound
+            {**parameters, "limit": filters.limit},
+        )
+        [counted] = _run(f"SELECT countIf(NOT {_IS_LINK}) AS unreadable FROM {lines}", {})  # noqa: S608 - names are ours
+    return Answer(rows=tuple(_parsed(row) for row in rows), unreadable=int(counted["unreadable"]))
 
 
 def find(spool: Path, beginning: str) -> Answer:
     """The decisions whose id begins so, at most two. Raises QueryError."""
     if not any((spool / "decisions").glob("*.jsonl")):
         return Answer(rows=(), unreadable=0)
-    statement = f"SELECT {_columns('decisions')} FROM {_source(spool, 'decisions')} WHERE startsWith(id, {{beginning:String}}) LIMIT 2"  # noqa: S608 - names are ours, values are bound
-    rows = _run(statement, {"beginning": beginning})
-    return Answer(rows=tuple(_parsed("decisions", row) for row in rows), unreadable=0)
+    with _lines(spool, "decisions") as lines:
+        rows = _run(
+            f"SELECT {_columns('decisions')} FROM ({_links(lines)}) WHERE startsWith(id, {{beginning:String}}) ORDER BY id LIMIT 2",  # noqa: S608 - names are ours, values are bound
+            {"beginning": beginning},
+        )
+    return Answer(rows=tuple(_parsed(row) for row in rows), unreadable=0)
 
 
-def _source(spool: Path, table: str) -> str:
-    """The files of a table as rows of (writer, table, sequence, previous, hash, record)."""
-    pattern = str(spool.resolve() / table / "*.jsonl").replace("\\", "\\\\").replace("'", "\\'")
-    return f"file('{pattern}', JSONEachRow, '{_LINE}')"
+@contextlib.contextmanager
+def _lines(spool: Path, table: str) -> Iterator[str]:
+    """The lines of a table's files as ClickHouse reads them, one column `line`: each by itself, so that a bad one hides no other.
+
+    The folder goes in as a descriptor: in its own path `{`, `*` and `?` would be patterns, and there is no way to escape them.
+    """
+    try:
+        descriptor = os.open(spool / table, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise QueryError(f"the records in `{spool / table}` can't be read: {error.strerror}") from error
+    try:
+        yield f"file('/proc/self/fd/{descriptor}/*.jsonl', LineAsString, 'line String')"
+    finally:
+        os.close(descriptor)
+
+
+_IS_LINK: Final = "(isValidJSON(line) AND JSONType(line, 'record') = 'Object')"
+
+
+def _links(lines: str) -> str:
+    """Lines as rows of (writer, table, sequence, previous, hash, record), the record's text byte for byte as it was hashed."""
+    texts = ", ".join(f"JSONExtractString(line, '{name}') AS `{name}`" for name in ("writer", "table", "previous", "hash"))
+    begins = f"position(line, '{_RECORD_BEGINS}') + {len(_RECORD_BEGINS)}"
+    record = f"substring(line, {begins}, length(line) - ({begins})) AS record"
+    return f"SELECT {texts}, JSONExtractUInt(line, 'sequence') AS sequence, {record} FROM {lines} WHERE {_IS_LINK}"  # noqa: S608 - names are ours
 
 
 def _columns(table: str) -> str:
-    return ", ".join(f"JSONExtract(record, '{name}', '{_extracted(kind)}') AS {name}" for name, kind in records.columns(table).items())
+    return ", ".join(_column(name, kind) for name, kind in records.columns(table).items())
+
+
+def _column(name: str, kind: str) -> str:
+    if name in records.JSON_COLUMNS:
+        return f"JSONExtractRaw(record, '{name}') AS {name}"
+    return f"JSONExtract(record, '{name}', '{_extracted(kind)}') AS {name}"
 
 
 def _extracted(kind: str) -> str:
@@ -89,7 +125,7 @@ def _extracted(kind: str) -> str:
 
 def _condition(table: str, filters: Filters) -> tuple[str, dict[str, Any]]:
     known = records.columns(table)
-    conditions, parameters = ["record != ''"], {}
+    conditions, parameters = ["1"], {}
     for item in fields(Filters):
         value = getattr(filters, item.name)
         if value is None or item.name in {"limit", "oldest_first"}:
@@ -107,28 +143,16 @@ def _condition(table: str, filters: Filters) -> tuple[str, dict[str, Any]]:
 def _run(statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     import chdb  # noqa: PLC0415 - see the module's docstring
 
-    settings = (
-        "input_format_allow_errors_num=1000000, input_format_json_read_objects_as_strings=1, output_format_json_quote_64bit_integers=0"
-    )
+    bound = {name: value.translate(_ESCAPED) if isinstance(value, str) else value for name, value in parameters.items()}
     try:
         answered = chdb.query(  # type: ignore[no-untyped-call]  # the package has no types
-            f"{statement} SETTINGS {settings}", "JSONEachRow", params=parameters
+            f"{statement} SETTINGS output_format_json_quote_64bit_integers=0", "JSONEachRow", params=bound
         )
     except RuntimeError as error:
         raise QueryError(f"the records can't be queried: {str(error).splitlines()[0][:300]}") from error
     return [json.loads(line) for line in answered.bytes().splitlines()]
 
 
-def _parsed(table: str, row: dict[str, Any]) -> dict[str, Any]:
+def _parsed(row: dict[str, Any]) -> dict[str, Any]:
     """Columns that hold JSON text as what they hold."""
-    for name in ("context", "before", "after"):
-        if name in row and table in records.TABLES:
-            row[name] = json.loads(row[name] or "{}")
-    return row
-
-
-def _unreadable(spool: Path, table: str) -> int:
-    pattern = str(spool.resolve() / table / "*.jsonl").replace("\\", "\\\\").replace("'", "\\'")
-    lines = _run(f"SELECT count() AS n FROM file('{pattern}', LineAsString, 'line String')", {})  # noqa: S608 - the path is quoted above
-    whole = _run(f"SELECT count() AS n FROM {_source(spool, table)} WHERE record != ''", {})  # noqa: S608 - names are ours
-    return int(lines[0]["n"]) - int(whole[0]["n"])
+    return {name: json.loads(value or "{}") if name in records.JSON_COLUMNS else value for name, value in row.items()}
