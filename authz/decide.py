@@ -122,7 +122,7 @@ def _find_endpoint(check: CheckInput, agent: Agent, snapshot: Snapshot, verdict:
     try:
         if check.direction is Direction.OUTBOUND:
             return destinations.find_outbound(check, snapshot)
-        return destinations.find_inbound(check, agent.name, snapshot)
+        return destinations.find_inbound(check, agent, snapshot)
     except DestinationError as error:
         raise _refuse(replace(verdict, destination=error.destination), error.reason, error.message) from error
 

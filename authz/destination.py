@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from authz.request import CheckInput
 from authz.verdict import Reason
-from hopgate.identity.names import DestinationKind, DestinationName, ObjectName
-from hopgate.resources.kinds import DialAddress, Tls
+from hopgate.identity.names import DestinationKind, DestinationName
+from hopgate.resources import conflicts
+from hopgate.resources.kinds import Agent, DialAddress, Tls
 from hopgate.resources.registry import Endpoint
 from hopgate.snapshot import Snapshot
 
@@ -57,10 +58,12 @@ def _require_shape(check: CheckInput, endpoint: Endpoint) -> None:
         raise DestinationError(Reason.PROTOCOL_MISMATCH, f"{name} speaks HTTP, and this connection does not", name)
 
 
-def find_inbound(check: CheckInput, receiver: ObjectName, snapshot: Snapshot) -> Endpoint:
+def find_inbound(check: CheckInput, receiver: Agent, snapshot: Snapshot) -> Endpoint:
     """The endpoint of the agent behind this inbound gate. Raises DestinationError."""
-    name = DestinationName(DestinationKind.AGENT, receiver)
-    endpoint = next((found for found in snapshot.registry.by_address.values() if found.destination.name == name), None)
+    name = DestinationName(DestinationKind.AGENT, receiver.name)
+    service = receiver.service
+    names = () if service is None else conflicts.service_names(service.name, receiver.name.namespace)
+    endpoint = snapshot.registry.by_host.get(names[0]) if names else None
     if endpoint is None:
         raise DestinationError(Reason.UNKNOWN_DESTINATION, f"{name} has no service that others may reach", name)
     if check.http is None:

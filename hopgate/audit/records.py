@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,9 @@ import msgspec
 MAX_TEXT: Final = 1024
 # What is larger loses its context, which is the one field without a bound of its own.
 MAX_RECORD_BYTES: Final = 64 * 1024
+# Of a record that is too large without its context; more than any honest one has.
+_MAX_CUT_ITEMS: Final = 16
+_MAX_CUT_TEXT: Final = 100
 
 
 def _column(column: str, meaning: str) -> Any:
@@ -110,20 +113,42 @@ def table_of(record: Record) -> str:
 
 def columns(table: str) -> dict[str, str]:
     """Column name → ClickHouse type. Raises KeyError for no table."""
-    return {item.name: item.metadata["column"] for item in dataclasses.fields(TABLES[table])}
+    return {item.name: item.metadata["column"] for item in fields(TABLES[table])}
 
 
 def meanings(table: str) -> dict[str, str]:
     """Column name → what it says. Raises KeyError for no table."""
-    return {item.name: item.metadata["meaning"] for item in dataclasses.fields(TABLES[table])}
+    return {item.name: item.metadata["meaning"] for item in fields(TABLES[table])}
 
 
 def render(record: Record) -> bytes:
-    """A record as JSON, in the order of its fields, within the size bound."""
+    """A record as JSON, in the order of its fields, within the size bound.
+
+    One that is too large loses its context; if that is not enough, every text in it is shortened and every list cut.
+    """
     rendered = _encoder.encode(record)
     if len(rendered) > MAX_RECORD_BYTES and isinstance(record, Decision):
-        rendered = _encoder.encode(dataclasses.replace(record, context={}, truncated=True))
+        record = dataclasses.replace(record, context={}, truncated=True)
+        rendered = _encoder.encode(record)
+    if len(rendered) > MAX_RECORD_BYTES:
+        rendered = _encoder.encode(dataclasses.replace(record, **{item.name: _cut(getattr(record, item.name)) for item in fields(record)}))
     return rendered
+
+
+def _cut(value: Any) -> Any:
+    """A field of a record that is too large. What is cut ends in an ellipsis; of a mapping, whatever its parts, no more is kept than fits."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
+    if isinstance(value, tuple):
+        return tuple(_cut(item)[:_MAX_CUT_TEXT] for item in value[:_MAX_CUT_ITEMS])
+    if isinstance(value, Mapping):
+        rendered = _encoder.encode(shorten(value))
+        return (
+            shorten(value)
+            if len(rendered) <= MAX_RECORD_BYTES // 4
+            else {"length": len(rendered), "sha256": hashlib.sha256(rendered).hexdigest()}
+        )
+    return value
 
 
 def shorten(value: Any) -> Any:

@@ -19,6 +19,8 @@ from hopgate.audit import records
 from hopgate.audit.errors import QueryError
 
 DEFAULT_LIMIT: Final = 50
+# Whether a row's hash is that of its contents, in SQL over (writer, table, sequence, previous, hash, record).
+HASH_FITS: Final = "lower(hex(SHA256(concat(writer, '\\n', `table`, '\\n', toString(sequence), '\\n', previous, '\\n', record)))) = hash"
 _RECORD_BEGINS: Final = ',"record":'
 # A String parameter is read in the TabSeparated form (ClickHouse, "Queries with parameters").
 _ESCAPED: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +79,12 @@ def run(spec: RunSpec) -> int:
         process = sandbox.spawn(_sandbox_spec(spec, account, welcome, inside))
         try:
             _plug(client, spec, account, process)
-            return _accompany(process)
+            ended = threading.Event()
+            threading.Thread(target=_tell_when_gone, args=(client, ended), daemon=True).start()
+            try:
+                return _accompany(process)
+            finally:
+                ended.set()
         finally:
             process.kill()
 
@@ -189,6 +196,15 @@ def _accompany(process: SandboxProcess) -> int:
     for signum in _PASSED_ON:
         signal.signal(signum, lambda received, _: process.signal(received))
     return process.wait()
+
+
+def _tell_when_gone(client: Client, ended: threading.Event) -> None:
+    """A gate says nothing unasked: when its connection becomes readable while the program runs, it has ended."""
+    watched = select.poll()
+    watched.register(client.fileno(), select.POLLIN)
+    watched.poll()
+    if not ended.is_set():
+        sys.stderr.write("hopgate: the gate has ended; every hop of the program is refused from now on\n")
 
 
 def _expect(answer: Answer, wanted: type[_Answered]) -> _Answered:
