@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from hopgate.cli.data import default_data_folder
-from hopgate.local import control, folders
+from hopgate.local import control, folders, rights
 from hopgate.local.control import Client, ControlError, Status, StatusRequest
 
 ANSWER_SECONDS = 5.0
@@ -24,6 +24,7 @@ def command(data: Path, *, as_json: bool) -> None:
 
     Exit code 0: at least one gate runs and its folder is well; 1: none runs, or a folder has mistakes.
     """
+    rights.require_root("hopgate status")
     found = [status for path in folders.live(data) if (status := _ask(path)) is not None]
     for status in found:
         click.echo(msgspec.json.encode(status).decode() if as_json else _describe(status))

@@ -70,15 +70,18 @@ class RunFolder:
 
     def remove(self) -> None:
         """Take the folder away and let go of its lock."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with _only_one():
+            shutil.rmtree(self.path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()  # the last one of this data folder
         os.close(self.descriptor)
 
 
 def open_run(data: Path, name: str) -> RunFolder:
     """Make and lock the run folder `name`, clearing what killed gates left beside it. Raises FolderError when it is in use."""
     base = run_base(data)
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _only_one(base):
+    with _only_one():
+        base.mkdir(mode=0o700, exist_ok=True)
         for left in _abandoned(base):
             shutil.rmtree(left, ignore_errors=True)
         path = base / name
@@ -94,17 +97,19 @@ def live(data: Path) -> Iterator[Path]:
     base = run_base(data)
     if not base.is_dir():
         return
-    with _only_one(base):
-        abandoned = set(_abandoned(base))
-    for path in sorted(_folders(base), key=lambda found: (found.name != SHARED_GATE, found.name)):
+    with _only_one():
+        abandoned = set(_abandoned(base)) if base.is_dir() else set()
+        found = _folders(base) if base.is_dir() else []
+    for path in sorted(found, key=lambda found: (found.name != SHARED_GATE, found.name)):
         if path not in abandoned and (path / "control.sock").exists():
             yield path / "control.sock"
 
 
 @contextlib.contextmanager
-def _only_one(base: Path) -> Iterator[None]:
+def _only_one() -> Iterator[None]:
     """Held while folders are made or looked through, so that one just made is not taken for one left behind."""
-    descriptor = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    RUN_ROOT.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(RUN_ROOT / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
