@@ -18,9 +18,10 @@ import msgspec
 MAX_TEXT: Final = 1024
 # What is larger loses its context, which is the one field without a bound of its own.
 MAX_RECORD_BYTES: Final = 64 * 1024
-# Of a record that is too large without its context; more than any honest one has.
-_MAX_CUT_ITEMS: Final = 16
-_MAX_CUT_TEXT: Final = 100
+# Of a record that is too large without its context. All fields together fit then, were each character one of six bytes (`\\u0000`).
+_CUT_TEXT: Final = 200
+_CUT_ITEMS: Final = 8
+_CUT_ITEM: Final = 100
 
 
 def _column(column: str, meaning: str) -> Any:
@@ -95,7 +96,7 @@ class Change:
     kind: str = _column("LowCardinality(String)", "`Run`")
     name: str = _column("String", "the agent, `NAMESPACE/NAME`")
     before: Mapping[str, Any] = _column("String", "how it was (JSON)")
-    after: Mapping[str, Any] = _column("String", "how it is: command, user, opened paths and sockets, kept variables (JSON)")
+    after: Mapping[str, Any] = _column("String", "how it is: program, opened paths and sockets, kept variables (JSON)")
 
 
 Record = Decision | Name | Change
@@ -136,19 +137,22 @@ def render(record: Record) -> bytes:
 
 
 def _cut(value: Any) -> Any:
-    """A field of a record that is too large. What is cut ends in an ellipsis; of a mapping, whatever its parts, no more is kept than fits."""
+    """A field of a record that is too large: a text that was cut ends in an ellipsis, a large mapping becomes its size and digest."""
     if isinstance(value, str):
-        return value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
+        return _ellipsis(value, _CUT_TEXT)
     if isinstance(value, tuple):
-        return tuple(_cut(item)[:_MAX_CUT_TEXT] for item in value[:_MAX_CUT_ITEMS])
+        return tuple(_ellipsis(item, _CUT_ITEM) for item in value[:_CUT_ITEMS])
     if isinstance(value, Mapping):
-        rendered = _encoder.encode(shorten(value))
-        return (
-            shorten(value)
-            if len(rendered) <= MAX_RECORD_BYTES // 4
-            else {"length": len(rendered), "sha256": hashlib.sha256(rendered).hexdigest()}
-        )
+        shortened = shorten(value)
+        rendered = _encoder.encode(shortened)
+        if len(rendered) <= MAX_RECORD_BYTES // 4:
+            return shortened
+        return {"length": len(rendered), "sha256": hashlib.sha256(rendered).hexdigest()}
     return value
+
+
+def _ellipsis(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def shorten(value: Any) -> Any:

@@ -65,7 +65,7 @@ def query(spool: Path, table: str, filters: Filters) -> Answer:
     order = "ASC" if filters.oldest_first else "DESC"
     with _lines(spool, table) as lines:
         rows = _run(
-            f"SELECT {_columns(table)} FROM ({_links(lines)}) WHERE {condition} ORDER BY time {order}, id LIMIT {{limit:UInt32}}",  # noqa: S608 - names are ours, values are bound
+            f"SELECT {_columns(table)} FROM ({links(lines)}) WHERE {condition} ORDER BY time {order}, id LIMIT {{limit:UInt32}}",  # noqa: S608 - names are ours, values are bound
             {**parameters, "limit": filters.limit},
         )
         [counted] = _run(f"SELECT countIf(NOT {_IS_LINK}) AS unreadable FROM {lines}", {})  # noqa: S608 - names are ours
@@ -78,7 +78,7 @@ def find(spool: Path, beginning: str) -> Answer:
         return Answer(rows=(), unreadable=0)
     with _lines(spool, "decisions") as lines:
         rows = _run(
-            f"SELECT {_columns('decisions')} FROM ({_links(lines)}) WHERE startsWith(id, {{beginning:String}}) ORDER BY id LIMIT 2",  # noqa: S608 - names are ours, values are bound
+            f"SELECT {_columns('decisions')} FROM ({links(lines)}) WHERE startsWith(id, {{beginning:String}}) ORDER BY id LIMIT 2",  # noqa: S608 - names are ours, values are bound
             {"beginning": beginning},
         )
     return Answer(rows=tuple(_parsed(row) for row in rows), unreadable=0)
@@ -103,12 +103,12 @@ def _lines(spool: Path, table: str) -> Iterator[str]:
 _IS_LINK: Final = "(isValidJSON(line) AND JSONType(line, 'record') = 'Object')"
 
 
-def _links(lines: str) -> str:
+def links(lines: str) -> str:
     """Lines as rows of (writer, table, sequence, previous, hash, record), the record's text byte for byte as it was hashed."""
-    texts = ", ".join(f"JSONExtractString(line, '{name}') AS `{name}`" for name in ("writer", "table", "previous", "hash"))
+    texts = ",\n    ".join(f"JSONExtractString(line, '{name}') AS `{name}`" for name in ("writer", "table", "previous", "hash"))
     begins = f"position(line, '{_RECORD_BEGINS}') + {len(_RECORD_BEGINS)}"
-    record = f"substring(line, {begins}, length(line) - ({begins})) AS record"
-    return f"SELECT {texts}, JSONExtractUInt(line, 'sequence') AS sequence, {record} FROM {lines} WHERE {_IS_LINK}"  # noqa: S608 - names are ours
+    others = f"JSONExtractUInt(line, 'sequence') AS sequence,\n    substring(line, {begins}, length(line) - ({begins})) AS record"
+    return f"SELECT {texts},\n    {others}\n  FROM {lines}\n  WHERE {_IS_LINK}"  # noqa: S608 - names are ours
 
 
 def _columns(table: str) -> str:

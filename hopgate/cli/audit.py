@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from hopgate.audit import records, store
 from hopgate.audit import verify as verification
@@ -41,12 +42,11 @@ class _Moment(click.ParamType[int]):
         text = str(value)
         ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
         if ago is not None:
-            return int((time.time() - int(ago[1]) * _UNITS[ago[2]]) * 1_000_000)
+            return max(0, int((time.time() - int(ago[1]) * _UNITS[ago[2]]) * 1_000_000))
         try:
-            moment = datetime.datetime.fromisoformat(text)
-        except ValueError:
+            return int(datetime.datetime.fromisoformat(text).astimezone().timestamp() * 1_000_000)
+        except (ValueError, OverflowError):
             self.fail(f"expected a time such as `2h` or `2026-01-31T12:00:00`, got `{text[:40]}`", param, ctx)
-        return int(moment.astimezone().timestamp() * 1_000_000)
 
 
 def _filters(command: Any) -> Any:
@@ -83,6 +83,11 @@ def group(context: click.Context, /, **options: Any) -> None:
     """
     if context.invoked_subcommand is None:
         _list(**options)
+        return
+    given = [name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        option = next(found.opts[0] for found in context.command.params if found.name == given[0])
+        raise click.UsageError(f"expected `{option}` behind `{context.invoked_subcommand}`, got it before", context)
 
 
 @group.command("list", epilog="Example: hopgate audit list --caller demo/planner --action CallTool --json")
@@ -134,7 +139,7 @@ def show(identifier: str, data: Path, *, as_json: bool) -> None:
     meanings = records.meanings("decisions")
     for name, value in row.items():
         if value not in ("", [], {}, False):
-            click.echo(f"{name:20}{value}   # {meanings[name]}" if sys.stdout.isatty() else f"{name:20}{value}")
+            output.line(f"{name:20}{value}   # {meanings[name]}" if sys.stdout.isatty() else f"{name:20}{value}")
 
 
 @group.command(epilog="Example: hopgate audit verify")
@@ -153,7 +158,7 @@ def verify(data: Path, *, as_json: bool) -> None:
         output.json_lines([dataclasses.asdict(found)])
     else:
         for fault in found.faults:
-            click.echo(str(fault))
+            output.line(str(fault))
         state = "whole" if not found.faults else f"{len(found.faults)} faults"
         unfinished = f", {len(found.unfinished)} files end in half a line (a killed writer's)" if found.unfinished else ""
         click.echo(f"{state}: {found.records} records of {found.writers} chains in {found.files} files{unfinished}")
@@ -179,7 +184,10 @@ def _fail(error: AuditError) -> NoReturn:
 
 
 def _with_time(row: dict[str, Any]) -> dict[str, Any]:
-    moment = datetime.datetime.fromtimestamp(row["time"] / 1_000_000, datetime.UTC)
+    try:
+        moment = datetime.datetime.fromtimestamp(row["time"] / 1_000_000, datetime.UTC)
+    except (ValueError, OverflowError):
+        return {**row, "time": str(row["time"])}  # no writer of ours wrote that; `verify` says which line it is
     return {**row, "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
 
 

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
-    """One JSON object a line."""
+    """One JSON object a line. What is not printable is written as JSON's own escape: a terminal must not obey it."""
     for row in rows:
-        click.echo(json.dumps(row, ensure_ascii=False))
+        click.echo(_escaped(json.dumps(row, ensure_ascii=False), lambda character: json.dumps(character)[1:-1]))
+
+
+def line(text: str) -> None:
+    """One line of text that others had a part in. Control characters in it are shown, not obeyed."""
+    click.echo(visible(text))
+
+
+def visible(text: str) -> str:
+    """`text` with every character that is not printable (also what turns the direction of writing) as its code."""
+    return _escaped(text, lambda character: f"\\x{ord(character):02x}")
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, red: Sequence[bool] = ()) -> None:
     """Aligned columns. `red` marks rows that a person should see first. Control characters in the values are shown, not obeyed."""
-    cleaned = [[_visible(cell) for cell in row] for row in rows]
+    cleaned = [[visible(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _drawn(headings, cleaned, red)
         return
@@ -40,5 +50,5 @@ def _drawn(headings: Sequence[str], rows: Sequence[Sequence[str]], red: Sequence
     Console().print(drawn)
 
 
-def _visible(cell: str) -> str:
-    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in cell)
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    return "".join(character if character.isprintable() else escape(character) for character in text)

@@ -24,8 +24,8 @@ class ServerCertificate:
     key_pem: bytes
 
 
-def server_certificate(host: str, now: datetime.datetime) -> ServerCertificate:
-    """A CA of the demo's own and a certificate of it for `host`."""
+def server_certificate(host: str, now: datetime.datetime, *more: str) -> ServerCertificate:
+    """A CA of the demo's own and a certificate of it for `host` and `more` names."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "demo CA")])
     authority = (
@@ -37,7 +37,7 @@ def server_certificate(host: str, now: datetime.datetime) -> ServerCertificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     certificate = (
         _builder(subject, issuer, key.public_key(), now)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in (host, *more)]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())

@@ -12,7 +12,9 @@ from hopgate.local.attachment import AttachmentSpec
 def run_change(operation: str, spec: AttachmentSpec, wall_ns: int) -> Change:
     """The start or end of a run. `wall_ns` is in Unix nanoseconds."""
     opened = {
-        "command": list(spec.command),
+        # Arguments may hold anything, also what must not be written down.
+        "program": spec.command[0],
+        "arguments": len(spec.command) - 1,
         "pid": spec.pid,
         "listen": spec.listen,
         "binds": list(spec.binds),

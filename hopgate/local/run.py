@@ -79,10 +79,12 @@ def run(spec: RunSpec) -> int:
         process = sandbox.spawn(_sandbox_spec(spec, account, welcome, inside))
         try:
             _plug(client, spec, account, process)
+            _pass_signals_on(process)
+            process.release()
             ended = threading.Event()
             threading.Thread(target=_tell_when_gone, args=(client, ended), daemon=True).start()
             try:
-                return _accompany(process)
+                return process.wait()
             finally:
                 ended.set()
         finally:
@@ -170,7 +172,7 @@ def _sandbox_spec(spec: RunSpec, account: Account, welcome: Welcome, inside: Pat
 
 
 def _plug(client: Client, spec: RunSpec, account: Account, process: SandboxProcess) -> None:
-    """Have the gate plug the waiting sandbox's network namespace, then let the program begin."""
+    """Have the gate plug the waiting sandbox's network namespace."""
     descriptor = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         request = Attach(
@@ -186,16 +188,14 @@ def _plug(client: Client, spec: RunSpec, account: Account, process: SandboxProce
         _expect(client.ask(request, (descriptor,)), Attached)
     finally:
         os.close(descriptor)
-    process.release()
 
 
-def _accompany(process: SandboxProcess) -> int:
-    """Wait for the program's end; what is sent to this process is passed on to it."""
+def _pass_signals_on(process: SandboxProcess) -> None:
+    """What is sent to this process is meant for the program."""
     for signum in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_IGN)  # the terminal sends these to the program itself
     for signum in _PASSED_ON:
         signal.signal(signum, lambda received, _: process.signal(received))
-    return process.wait()
 
 
 def _tell_when_gone(client: Client, ended: threading.Event) -> None:

@@ -13,6 +13,10 @@ from hopgate.audit.records import MAX_RECORD_BYTES, MAX_TEXT, TABLES, Record
 from tests.hopgate.audit import samples
 
 LARGE = "x" * (MAX_RECORD_BYTES + 1)
+CONTROL = "\x00" * MAX_RECORD_BYTES
+_KINDS = records.columns("decisions")
+TEXTS = [name for name, kind in _KINDS.items() if kind in ("String", "LowCardinality(String)") and name not in ("id", "context")]
+LISTS = [name for name, kind in _KINDS.items() if kind == "Array(String)"]
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -49,14 +53,24 @@ def test_a_context_beyond_the_bound_is_left_out_and_the_record_says_so() -> None
     "record",
     [
         samples.decision(message=LARGE),
-        samples.decision(**{name: LARGE for name, kind in records.columns("decisions").items() if "String" in kind and "Array" not in kind and name != "context"}),
+        samples.decision(**dict.fromkeys(TEXTS, LARGE)),
+        samples.decision(**dict.fromkeys(TEXTS, CONTROL), **dict.fromkeys(LISTS, (CONTROL,) * 20), context={CONTROL: CONTROL}),
         samples.decision(errors=("é" * 40_000,) * 3),
         samples.decision(chain=("a",) * 50_000),
         samples.name(name=LARGE),
         samples.change(after={"command": [LARGE]}),
         samples.change(before={"command": ["a"] * 50_000}, after={LARGE: {LARGE: 1}}),
     ],
-    ids=["a text", "every text", "long errors", "a long chain", "a name", "a command's argument", "a command of many arguments"],
+    ids=[
+        "a text",
+        "every text",
+        "everything, in the longest form of JSON",
+        "long errors",
+        "a long chain",
+        "a name",
+        "a command's argument",
+        "a command of many arguments",
+    ],
 )
 def test_no_record_is_beyond_the_bound(record: Record) -> None:
     rendered = records.render(record)

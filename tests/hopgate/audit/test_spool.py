@@ -180,7 +180,7 @@ def test_a_full_disk_costs_no_link_of_the_chain(small_disk: Path) -> None:
     spool.append(samples.decision(0))
     filler = fill(small_disk, but=8192)
     before = 1
-    with pytest.raises(SpoolError, match="No space left|no room"):  # noqa: PT012 - as many as fit, then the one that does not
+    with pytest.raises(SpoolError, match=r"No space left|no room"):  # noqa: PT012 - as many as fit, then the one that does not
         while True:
             spool.append(samples.decision(before, message="m" * 900))
             before += 1

@@ -179,13 +179,13 @@ def test_clickhouse_computes_the_hashes_that_were_written(tmp_path: Path) -> Non
 
 def hashes_fit(folder: Path) -> list[int]:
     with store._lines(folder, "decisions") as lines:
-        found = store._run(f"SELECT {store.HASH_FITS} AS fits FROM ({store._links(lines)}) ORDER BY sequence", {})  # noqa: S608 - names are ours
+        found = store._run(f"SELECT {store.HASH_FITS} AS fits FROM ({store.links(lines)}) ORDER BY sequence", {})  # noqa: S608 - names are ours
     return [row["fits"] for row in found]
 
 
 @pytest.mark.slow
 def test_a_question_leaves_nothing_behind_and_prints_nothing(six: Path, tmp_path: Path) -> None:
-    script = "import sys\nfrom pathlib import Path\nfrom hopgate.audit import store\nstore.query(Path(sys.argv[1]), 'decisions', store.Filters())"
+    script = "import sys, pathlib\nfrom hopgate.audit import store\nstore.query(pathlib.Path(sys.argv[1]), 'decisions', store.Filters())"
     home, current, temporary = (tmp_path / name for name in ("home", "current", "temporary"))
     for folder in (home, current, temporary):
         folder.mkdir()
