@@ -9,6 +9,7 @@ again, or the segment is given up and the next record begins another. A line wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -115,11 +116,10 @@ class Spool:
         return kept.segment
 
     def _write(self, segment: _Segment, line: bytes) -> None:
-        """One write of one whole line; a part of it is cut off again."""
+        """One write of one whole line. Raises OSError; what came of the line is then beyond the segment's size."""
         written = os.write(segment.descriptor, line)
         if written != len(line):
-            os.ftruncate(segment.descriptor, segment.size)
-            raise OSError(28, "no room for the whole record")
+            raise OSError(errno.ENOSPC, "no room for the whole record")
         if self._durability is Durability.FSYNC:
             os.fsync(segment.descriptor)
         segment.size += written  # last: what is beyond the size when anything above fails is cut off again

@@ -14,7 +14,7 @@ import pytest
 
 from authz.check import Checker, Sources
 from authz.pb import ext_authz_pb2 as pb
-from authz.request import CheckInput
+from authz.request import CheckInput, SocketAddress
 from authz.server import Call
 from authz.state import State, Workload, Workloads, credential_sha256
 from authz.verdict import Reason
@@ -142,7 +142,7 @@ def arrived(sent: CheckInput, headers: dict[str, str]) -> CheckInput:
     """The same request at the receiving gate, with what the sending gate added."""
     assert sent.http is not None
     received = replace(sent.http, headers=(*sent.http.headers, *headers.items()))
-    return replace(sent, destination=requests.SocketAddress(ip="127.0.0.1", port=4000), http=received)
+    return replace(sent, destination=SocketAddress(ip="127.0.0.1", port=4000), http=received)
 
 
 def set_headers(answer: pb.CheckResponse) -> dict[str, str]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from authz import recording
-from authz.decide import Hop, decide
 from authz.caller import VerificationKeys
+from authz.decide import Hop, decide
 from authz.request import CheckInput, Direction, SocketAddress
 from authz.verdict import Reason, Verdict
 from hopgate.audit import records
@@ -106,16 +106,16 @@ def test_a_credential_is_named_where_it_was_given_and_only_there(snapshot: Snaps
     assert recorded(snapshot, check, replace(verdict, reason=Reason.DEADLINE_EXCEEDED)).credential == ""
 
 
+DENIED = Verdict(direction=Direction.OUTBOUND, reason=Reason.HOST_MISMATCH, message="another host")
+
+
 @pytest.mark.parametrize("part", ["path", "host", "method", "sni", "request_id"])
 def test_what_a_program_chose_is_cut(snapshot: Snapshot, part: str) -> None:
     check = search(snapshot)
     assert check.http is not None
     long = "x" * 5000
-    if part in ("sni", "request_id"):
-        check = replace(check, **{part: long})
-    else:
-        check = replace(check, http=replace(check.http, **{"unverified_host" if part == "host" else part: long}))
-    record = recorded(snapshot, check)
+    http_part = replace(check.http, method=long, unverified_host=long, path=long)
+    record = recorded(snapshot, replace(check, http=http_part, sni=long, request_id=long), DENIED)
     assert len(getattr(record, part)) == 1024
     assert len(records.render(record)) < records.MAX_RECORD_BYTES
 

@@ -14,7 +14,6 @@ from authz import server
 from authz.server import Call, Server
 
 
-
 @asynccontextmanager
 async def served(check: server.Check, socket: Path) -> AsyncIterator[grpc.aio.Channel]:
     running = Server(check, socket)
@@ -49,7 +48,9 @@ async def test_bytes_go_in_and_out_as_they_are(tmp_path: Path) -> None:
 async def test_what_the_bootstrap_adds_reaches_the_check(tmp_path: Path) -> None:
     echo = Echo()
     async with served(echo, tmp_path / "s") as channel:
-        await channel.unary_unary(server.METHOD)(b"a", timeout=10, metadata=(("authorization", "Bearer w"), ("x-hopgate-direction", "outbound")))
+        await channel.unary_unary(server.METHOD)(
+            b"a", timeout=10, metadata=(("authorization", "Bearer w"), ("x-hopgate-direction", "outbound"))
+        )
         await channel.unary_unary(server.METHOD)(b"b", timeout=10)
     assert [(call.authorization, call.direction) for call in echo.calls] == [("Bearer w", "outbound"), (None, None)]
 

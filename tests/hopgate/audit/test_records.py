@@ -19,6 +19,12 @@ TEXTS = [name for name, kind in _KINDS.items() if kind in ("String", "LowCardina
 LISTS = [name for name, kind in _KINDS.items() if kind == "Array(String)"]
 
 
+def filled(text: str, texts: tuple[str, ...], **more: Any) -> records.Decision:
+    """A decision with the same in every text, and the same in every list."""
+    told: dict[str, Any] = {**dict.fromkeys(TEXTS, text), **dict.fromkeys(LISTS, texts), **more}
+    return samples.decision(**told)
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_each_column_has_a_type_and_a_meaning(table: str) -> None:
     assert list(records.columns(table)) == list(records.meanings(table))
@@ -53,8 +59,8 @@ def test_a_context_beyond_the_bound_is_left_out_and_the_record_says_so() -> None
     "record",
     [
         samples.decision(message=LARGE),
-        samples.decision(**dict.fromkeys(TEXTS, LARGE)),
-        samples.decision(**dict.fromkeys(TEXTS, CONTROL), **dict.fromkeys(LISTS, (CONTROL,) * 20), context={CONTROL: CONTROL}),
+        filled(LARGE, ()),
+        filled(CONTROL, (CONTROL,) * 20, context={CONTROL: CONTROL}),
         samples.decision(errors=("é" * 40_000,) * 3),
         samples.decision(chain=("a",) * 50_000),
         samples.name(name=LARGE),

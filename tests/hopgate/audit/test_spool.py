@@ -106,7 +106,12 @@ def test_refuses_a_writers_name_that_could_lead_elsewhere(tmp_path: Path, name: 
 
 def test_threads_share_one_chain(tmp_path: Path) -> None:
     spool = samples.spool(tmp_path, segment_bytes=5000)
-    threads = [threading.Thread(target=lambda: [spool.append(samples.decision(n)) for n in range(50)]) for _ in range(4)]
+
+    def write() -> None:
+        for number in range(50):
+            spool.append(samples.decision(number))
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -50,7 +50,11 @@ def as_row(record: records.Record) -> dict[str, Any]:
 
 
 def test_rows_are_what_was_written(tmp_path: Path) -> None:
-    written = {"decisions": FULL, "names": samples.name(1, name="ü"), "changes": samples.change(2, after={"command": [HARD_TEXT]})}
+    written: dict[str, records.Record] = {
+        "decisions": FULL,
+        "names": samples.name(1, name="ü"),
+        "changes": samples.change(2, after={"command": [HARD_TEXT]}),
+    }
     spool = samples.spool(tmp_path)
     for record in written.values():
         spool.append(record)
@@ -183,7 +187,6 @@ def hashes_fit(folder: Path) -> list[int]:
     return [row["fits"] for row in found]
 
 
-@pytest.mark.slow
 def test_a_question_leaves_nothing_behind_and_prints_nothing(six: Path, tmp_path: Path) -> None:
     script = "import sys, pathlib\nfrom hopgate.audit import store\nstore.query(pathlib.Path(sys.argv[1]), 'decisions', store.Filters())"
     home, current, temporary = (tmp_path / name for name in ("home", "current", "temporary"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_a_gate_that_was_killed_is_none(data: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left:
         left.bind(str(folder.control))
     held = folder.path
-    folders.os.close(folder.descriptor)
+    os.close(folder.descriptor)
     assert held.exists()
     assert status(data).exit_code == 1
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.state import InboundGate, State
+from authz.state import InboundGate, Report, State
 from hopgate.local.authz_process import AuthzError, AuthzProcess
 
 SECONDS = 30
@@ -41,8 +41,20 @@ async def started(resources: Path, said: list[str] | None = None) -> AsyncIterat
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
-        while not condition():
+        while True:
+            if condition():
+                return
             await asyncio.sleep(0.01)
+
+
+async def reported(process: AuthzProcess, condition: Callable[[Report], bool]) -> Report:
+    """The first report of which the condition holds."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            report = await process.report(SECONDS)
+            if report is not None and condition(report):
+                return report
+            await asyncio.sleep(0.05)
 
 
 def gates(sequence: int, agent: str = "demo/researcher") -> State:
@@ -124,15 +136,11 @@ async def test_a_mistake_made_later_is_reported_and_the_former_resources_stay(re
         before = await process.report(SECONDS)
         assert before is not None
         (resources / "bad.yaml").write_text("a: [\n", encoding="utf-8")
-        async with asyncio.timeout(SECONDS):
-            while (report := await process.report(SECONDS)) is None or not report.mistakes:
-                await asyncio.sleep(0.05)
+        report = await reported(process, lambda found: bool(found.mistakes))
         assert "bad.yaml:2" in report.mistakes[0]
         assert report.snapshot_digest == before.snapshot_digest
         (resources / "bad.yaml").unlink()
-        async with asyncio.timeout(SECONDS):
-            while (report := await process.report(SECONDS)) is None or report.mistakes:
-                await asyncio.sleep(0.05)
+        await reported(process, lambda found: not found.mistakes)
 
 
 async def test_a_process_that_can_t_start_at_all_is_told() -> None:

@@ -90,7 +90,15 @@ async def test_descriptors_arrive_beside_their_request() -> None:
 
 @pytest.mark.parametrize(
     "packet",
-    [b"hello", b"{}", b'{"type":"drop"}', b'{"type":"hello"}', b'{"type":"hello","agent":1}', b"\xff", msgspec.json.encode(Attached(inbound=None))],
+    [
+        b"hello",
+        b"{}",
+        b'{"type":"drop"}',
+        b'{"type":"hello"}',
+        b'{"type":"hello","agent":1}',
+        b"\xff",
+        msgspec.json.encode(Attached(inbound=None)),
+    ],
     ids=repr,
 )
 async def test_what_is_no_request_is_refused_and_its_descriptors_closed(packet: bytes) -> None:

@@ -14,14 +14,15 @@ SPEC = AttachmentSpec(
     namespace=3,
     pid=7,
     listen=8080,
-    command=("python", "agent.py"),
+    command=("python", "agent.py", "--key", "marker-secret"),
     user=1000,
     allow_sockets=("/run/a.sock",),
     binds=("/data",),
     kept_variables=("OPENAI_API_KEY",),
 )
 OPENED = {
-    "command": ["python", "agent.py"],
+    "program": "python",
+    "arguments": 3,
     "pid": 7,
     "listen": 8080,
     "binds": ["/data"],
@@ -36,6 +37,7 @@ def test_a_run_is_recorded_with_what_was_opened_for_it(operation: str, before: d
     assert (change.operation, change.kind, change.name, change.who, change.time) == (operation, "Run", "demo/planner", "1000", 1_234_567)
     assert (change.before, change.after) == (before, after)
     assert records.table_of(change) == "changes"
+    assert b"marker-secret" not in records.render(change)
 
 
 def test_a_question_is_recorded_with_who_asked() -> None:
