@@ -97,12 +97,14 @@ class Checker:
             if verdict.allowed:
                 verdict, allowance = self._equip(check, verdict, snapshot, decision_id)
             verdict = _in_time(verdict, call)
+            answer = self._encode(check, verdict, allowance, decision_id)
         except WireError as error:
             verdict = _denied(call, Reason.MALFORMED_REQUEST, str(error))
+            answer = wire.deny_connection(decision_id=decision_id)
         except Exception:  # noqa: BLE001 - the one outermost guard: whatever breaks inside is a Deny with a record
             _log.exception("a check failed inside; it is denied (decision %s)", decision_id)
             verdict = _denied(call, Reason.INTERNAL_ERROR, "the gate failed to judge this hop")
-        answer = self._encode(check, verdict, allowance, decision_id)
+            answer = self._encode(check, verdict, _Allowance(), decision_id)
         try:
             self._record(
                 recording.decision(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from authz import caller as callers
 from authz import destination as destinations
@@ -18,11 +18,11 @@ from authz.caller import HOP_TOKEN_HEADER, Caller, CallerError, VerificationKeys
 from authz.destination import DestinationError
 from authz.operations.errors import OperationError
 from authz.request import CheckInput, Direction, HttpRequest
-from authz.verdict import Operation, Reason, Verdict
-from hopgate.identity.names import ObjectName
+from authz.verdict import Operation, Reason, RpcEnvelope, Verdict
+from hopgate.identity.names import DestinationName, ObjectName
 from hopgate.policy.question import ContextValue, Entity, Judgement, Question
-from hopgate.resources.kinds import Agent
-from hopgate.resources.registry import Endpoint
+from hopgate.resources.kinds import Agent, Credential, DialAddress
+from hopgate.resources.registry import Endpoint, Protocol
 from hopgate.snapshot import Snapshot
 from tokenmint.credential import CALLER_CREDENTIAL_HEADERS
 
@@ -55,81 +55,134 @@ class Hop:
 
 def decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int) -> Verdict:
     """Judge one hop. `now` is in Unix seconds. Raises nothing for any input that `CheckInput` can hold."""
-    verdict = Verdict(direction=hop.check.direction, reason=Reason.INTERNAL_ERROR, message="the decision did not finish")
+    draft = _Draft(hop.check.direction)
     try:
-        return _decide(hop, snapshot, keys, now, verdict)
+        return _decide(hop, snapshot, keys, now, draft)
     except _RefusedError as refused:
-        return refused.verdict
+        return draft.verdict(refused.reason, refused.message)
 
 
 class _RefusedError(Exception):
-    """Carries the verdict of the step that ended a decision."""
+    """Ends a decision at the step that was not clean."""
 
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.reason.value)
-        self.verdict = verdict
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.message = message
 
 
-def _decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int, verdict: Verdict) -> Verdict:
+@dataclass(slots=True)
+class _Draft:
+    """What is known so far of the hop; the verdict is made of it once, at the end."""
+
+    direction: Direction
+    caller: ObjectName | None = None
+    identity: Caller | None = None
+    destination: DestinationName | None = None
+    protocol: Protocol | None = None
+    operation: Operation | None = None
+    rpc: RpcEnvelope | None = None
+    context: Mapping[str, ContextValue] | None = None
+    judgement: Judgement | None = None
+    dial: DialAddress | None = None
+    credential: Credential | None = None
+    mint: bool = False
+    remove_headers: tuple[str, ...] = ()
+
+    def verdict(self, reason: Reason, message: str) -> Verdict:
+        """The verdict; what came before it is in it whatever the reason is."""
+        identity, judgement = self.identity, self.judgement
+        return Verdict(
+            direction=self.direction,
+            reason=reason,
+            message=message,
+            caller=self.caller,
+            user=identity.user if identity is not None else None,
+            chain=identity.chain if identity is not None else (),
+            transaction=identity.transaction if identity is not None else None,
+            destination=self.destination,
+            protocol=self.protocol,
+            operation=self.operation,
+            rpc=self.rpc,
+            context=self.context,
+            policies=judgement.policies if judgement is not None else (),
+            errors=judgement.errors if judgement is not None else (),
+            observed=judgement.observed if judgement is not None else None,
+            dial=self.dial,
+            credential=self.credential,
+            mint=self.mint,
+            hop_token_id=identity.hop_token_id if identity is not None else None,
+            hop_token_expires_at=identity.hop_token_expires_at if identity is not None else None,
+            remove_headers=self.remove_headers,
+        )
+
+
+def _decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int, draft: _Draft) -> Verdict:
     check = hop.check
-    agent = _require_workload(hop.workload, snapshot, verdict)
-    if check.direction is Direction.OUTBOUND:
-        verdict = replace(verdict, caller=agent.name)
-    _require_single_headers(check.http, verdict)
-    endpoint = _find_endpoint(check, agent, snapshot, verdict)
-    verdict = replace(verdict, destination=endpoint.destination.name, protocol=endpoint.destination.protocol)
-    verdict, caller = _identify(check, agent, endpoint, snapshot, keys, now, verdict)
-    operation = _find_operation(check, endpoint, verdict)
-    verdict = replace(verdict, operation=operation, rpc=operation.rpc)
-    context = _context(check, caller, operation, now)
+    agent = _require_workload(hop.workload, snapshot, draft)
+    _require_single_headers(check.http)
+    endpoint = _find_endpoint(check, agent, snapshot, draft)
+    caller = _identify(check, agent, endpoint, snapshot, keys, now, draft)
+    operation = _find_operation(check, endpoint, draft)
+    draft.context = _context(check, caller, operation, now)
     question = Question(
         principal=Entity("Agent", str(caller.agent)),
         action=operation.action,
         resource=operation.resource,
         server=operation.server,
-        context=context,
+        context=draft.context,
         caller_namespace=caller.agent.namespace,
         destination_namespace=endpoint.destination.name.name.namespace,
     )
-    judgement = snapshot.policies.judge(question)
-    verdict = _judged(replace(verdict, context=context), judgement, question)
-    if not verdict.allowed or check.direction is Direction.INBOUND:
-        return replace(verdict, remove_headers=_reserved(check.http))
-    return _route(check, endpoint, snapshot, now, verdict)
+    draft.judgement = snapshot.policies.judge(question)
+    reason, message = _judged(draft.judgement, question)
+    if reason is Reason.PERMITTED:
+        if check.direction is Direction.OUTBOUND:
+            _route(check, endpoint, snapshot, now, draft)
+        else:
+            draft.remove_headers = _reserved(check.http)
+    return draft.verdict(reason, message)
 
 
-def _require_workload(workload: ObjectName | None, snapshot: Snapshot, verdict: Verdict) -> Agent:
+def _require_workload(workload: ObjectName | None, snapshot: Snapshot, draft: _Draft) -> Agent:
+    """The agent behind this gate. Outbound it is the caller; inbound the hop token says who that is."""
     if workload is None:
-        raise _refuse(verdict, Reason.UNKNOWN_CALLER, "the caller presented no valid workload credential")
+        raise _RefusedError(Reason.UNKNOWN_CALLER, "the caller presented no valid workload credential")
+    if draft.direction is Direction.OUTBOUND:
+        draft.caller = workload
     agent = snapshot.registry.agents.get(workload)
     if agent is None:
-        raise _refuse(replace(verdict, caller=workload), Reason.UNKNOWN_CALLER, f"agent {workload} is not registered")
+        raise _RefusedError(Reason.UNKNOWN_CALLER, f"agent {workload} is not registered")
     return agent
 
 
-def _require_single_headers(http: HttpRequest | None, verdict: Verdict) -> None:
+def _require_single_headers(http: HttpRequest | None) -> None:
     if http is None:
         return
     seen: set[str] = set()
     for name, _ in http.headers:
         if name in SINGLE_VALUED_HEADERS:
             if name in seen:
-                raise _refuse(verdict, Reason.REPEATED_HEADER, f"header `{name}` occurs more than once")
+                raise _RefusedError(Reason.REPEATED_HEADER, f"header `{name}` occurs more than once")
             seen.add(name)
 
 
-def _find_endpoint(check: CheckInput, agent: Agent, snapshot: Snapshot, verdict: Verdict) -> Endpoint:
+def _find_endpoint(check: CheckInput, agent: Agent, snapshot: Snapshot, draft: _Draft) -> Endpoint:
     try:
         if check.direction is Direction.OUTBOUND:
-            return destinations.find_outbound(check, snapshot)
-        return destinations.find_inbound(check, agent, snapshot)
+            endpoint = destinations.find_outbound(check, snapshot)
+        else:
+            endpoint = destinations.find_inbound(check, agent, snapshot)
     except DestinationError as error:
-        raise _refuse(replace(verdict, destination=error.destination), error.reason, error.message) from error
+        draft.destination = error.destination
+        raise _RefusedError(error.reason, error.message) from error
+    draft.destination, draft.protocol = endpoint.destination.name, endpoint.destination.protocol
+    return endpoint
 
 
 def _identify(
-    check: CheckInput, agent: Agent, endpoint: Endpoint, snapshot: Snapshot, keys: VerificationKeys, now: int, verdict: Verdict
-) -> tuple[Verdict, Caller]:
+    check: CheckInput, agent: Agent, endpoint: Endpoint, snapshot: Snapshot, keys: VerificationKeys, now: int, draft: _Draft
+) -> Caller:
     """Who calls, for whom, through which chain: outbound from this gate's own agent, inbound from the hop token."""
     try:
         if check.direction is Direction.OUTBOUND:
@@ -137,31 +190,25 @@ def _identify(
         else:
             caller = callers.inbound(check.http, endpoint.destination.name, keys, now)
     except CallerError as error:
-        raise _refuse(verdict, error.reason, error.message) from error
-    verdict = replace(
-        verdict,
-        caller=caller.agent,
-        user=caller.user,
-        chain=caller.chain,
-        transaction=caller.transaction,
-        hop_token_id=caller.hop_token_id,
-        hop_token_expires_at=caller.hop_token_expires_at,
-    )
+        raise _RefusedError(error.reason, error.message) from error
+    draft.caller, draft.identity = caller.agent, caller
     if caller.agent not in snapshot.registry.agents:
-        raise _refuse(verdict, Reason.UNKNOWN_CALLER, f"agent {caller.agent} is not registered")
-    return verdict, caller
+        raise _RefusedError(Reason.UNKNOWN_CALLER, f"agent {caller.agent} is not registered")
+    return caller
 
 
-def _find_operation(check: CheckInput, endpoint: Endpoint, verdict: Verdict) -> Operation:
+def _find_operation(check: CheckInput, endpoint: Endpoint, draft: _Draft) -> Operation:
     try:
         if check.http is None:
-            return operations.connect(check.sni or "", check.destination.port, endpoint.destination)
+            draft.operation = operations.connect(check.sni or "", check.destination.port, endpoint.destination)
+            return draft.operation
         operation = operations.extract(check.http, endpoint.destination)
     except OperationError as error:
-        raise _refuse(replace(verdict, rpc=error.rpc), error.reason, error.message) from error
+        draft.rpc = error.rpc
+        raise _RefusedError(error.reason, error.message) from error
+    draft.operation, draft.rpc = operation, operation.rpc
     if destinations.is_governed(endpoint) and not check.http.body_complete:
-        raise _refuse(
-            replace(verdict, operation=operation, rpc=operation.rpc),
+        raise _RefusedError(
             Reason.BODY_INCOMPLETE,
             f"a request to another agent is bound to its whole body, at most {operations.BODY_LIMIT} bytes",
         )
@@ -179,32 +226,31 @@ def _context(check: CheckInput, caller: Caller, operation: Operation, now: int) 
     return context
 
 
-def _judged(verdict: Verdict, judgement: Judgement, question: Question) -> Verdict:
-    verdict = replace(verdict, policies=judgement.policies, errors=judgement.errors, observed=judgement.observed)
+def _judged(judgement: Judgement, question: Question) -> tuple[Reason, str]:
+    if judgement.allowed:
+        return Reason.PERMITTED, f"permitted by {', '.join(judgement.policies)}"
     asked = f"{question.principal.id} may not {question.action.value} {question.resource.id}"
     if judgement.errors:
-        return replace(verdict, reason=Reason.POLICY_ERROR, message=f"{asked}: a policy could not be evaluated")
-    if judgement.allowed:
-        return replace(verdict, reason=Reason.PERMITTED, message=f"permitted by {', '.join(judgement.policies)}")
+        return Reason.POLICY_ERROR, f"{asked}: a policy could not be evaluated"
     if judgement.forbidden:
-        return replace(verdict, reason=Reason.FORBIDDEN, message=f"{asked}: forbidden by {', '.join(judgement.policies)}")
-    return replace(verdict, reason=Reason.NO_PERMIT, message=f"{asked}: no policy permits it")
+        return Reason.FORBIDDEN, f"{asked}: forbidden by {', '.join(judgement.policies)}"
+    return Reason.NO_PERMIT, f"{asked}: no policy permits it"
 
 
-def _route(check: CheckInput, endpoint: Endpoint, snapshot: Snapshot, now: int, verdict: Verdict) -> Verdict:
+def _route(check: CheckInput, endpoint: Endpoint, snapshot: Snapshot, now: int, draft: _Draft) -> None:
     """What an allowed outbound hop is given: the address to dial, a token or a credential, and what is taken off."""
     authority = check.http.unverified_host if check.http is not None else check.sni or ""
     try:
-        dial = destinations.find_dial(endpoint, authority, snapshot, now)
+        draft.dial = destinations.find_dial(endpoint, authority, snapshot, now)
     except DestinationError as error:
-        return replace(verdict, reason=error.reason, message=error.message)
-    governed = destinations.is_governed(endpoint)
+        raise _RefusedError(error.reason, error.message) from error
     record = endpoint.destination.record
-    credential = None if isinstance(record, Agent) else record.credential
-    written = {HOP_TOKEN_HEADER} if governed else set()
-    if credential is not None:
-        written.add(credential.header)
-    return replace(verdict, dial=dial, mint=governed, credential=credential, remove_headers=_taken_off(check.http, written))
+    draft.mint = destinations.is_governed(endpoint)
+    draft.credential = None if isinstance(record, Agent) else record.credential
+    written = {HOP_TOKEN_HEADER} if draft.mint else set()
+    if draft.credential is not None:
+        written.add(draft.credential.header)
+    draft.remove_headers = _taken_off(check.http, written)
 
 
 def _reserved(http: HttpRequest | None) -> tuple[str, ...]:
@@ -220,7 +266,3 @@ def _taken_off(http: HttpRequest | None, written: AbstractSet[str]) -> tuple[str
         for name in dict.fromkeys(name for name, _ in (http.headers if http is not None else ()))
         if name not in written and (name in CALLER_CREDENTIAL_HEADERS or name.startswith(RESERVED_HEADER_PREFIXES))
     )
-
-
-def _refuse(verdict: Verdict, reason: Reason, message: str) -> _RefusedError:
-    return _RefusedError(replace(verdict, reason=reason, message=message))

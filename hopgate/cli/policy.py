@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+from hopgate.cli import output
 from hopgate.manifests import snapshots
 from hopgate.manifests.snapshots import SnapshotError
 
 
-@click.group()
+@click.group(epilog="Example: hopgate policy check ./resources")
 def group() -> None:
     """Policies and the resources around them."""
 
@@ -33,7 +34,7 @@ def check(folder: Path, *, as_json: bool) -> None:
             click.echo(json.dumps({"valid": False, "mistakes": list(error.mistakes)}))
         else:
             for mistake in error.mistakes:
-                click.echo(mistake)
+                output.line(mistake)
             click.echo(f"{len(error.mistakes)} to mend", err=True)
         sys.exit(1)
     counts = {"destinations": len(snapshot.registry.destinations), "agents": len(snapshot.registry.agents), "rules": snapshot.policies.size}

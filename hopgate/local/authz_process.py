@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from authz import state as states
-from authz.state import Applied, Failed, Ready, Report, ReportRequest, State
+from authz.state import Applied, Failed, Ready, Report, ReportRequest, State, StateError
 from hopgate.local.errors import LocalError
 
 FIRST_PAUSE_SECONDS = 0.05
@@ -101,6 +101,7 @@ class AuthzProcess:
                 await self._process.wait()
 
     async def _spawn(self) -> None:
+        self._report = None  # whoever waits for one gets none; the next asks the new process
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -124,6 +125,7 @@ class AuthzProcess:
                 pause = FIRST_PAUSE_SECONDS
             if not ready.done():
                 ready.set_exception(AuthzError("the authz process ended at its start", remedy="see what it wrote on standard error"))
+            if ready.cancelled() or ready.exception() is not None:
                 return
             self.restarts += 1
             self._say(f"the authz process ended; every hop is denied until it is back (restart {self.restarts})")
@@ -138,7 +140,11 @@ class AuthzProcess:
             return False
         was_ready = False
         async for line in process.stdout:
-            message = states.decode_from_authz(line)
+            try:
+                message = states.decode_from_authz(line)
+            except StateError as error:
+                self._say(f"the authz process wrote something else than its answers: {error}")
+                continue
             match message:
                 case Ready():
                     was_ready = True

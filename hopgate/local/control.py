@@ -166,14 +166,12 @@ class Connection:
         finally:
             loop.remove_reader(self._socket)
         try:
-            packet, descriptors, _, _ = socket.recv_fds(self._socket, MAX_PACKET_BYTES, 4)
+            packet, descriptors, _, _ = socket.recv_fds(self._socket, MAX_PACKET_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
         except OSError:
-            return None
-        if not packet:
             return None
         try:
             return _requests.decode(packet), descriptors
-        except msgspec.MsgspecError:
+        except msgspec.MsgspecError:  # also for the empty packet of a peer that is gone
             for descriptor in descriptors:
                 os.close(descriptor)
             return None

@@ -59,15 +59,7 @@ def test_the_commands_are_these() -> None:
     ]
 
 
-WITHOUT_EXAMPLE = ("policy",)
-
-
-def _with_known_gap(path: tuple[str, ...]) -> tuple[str, ...] | ParameterSet:
-    mark = pytest.mark.xfail(reason="the group `policy` has no epilog yet")
-    return pytest.param(path, marks=mark) if path == WITHOUT_EXAMPLE else path
-
-
-@pytest.mark.parametrize("path", [_with_known_gap(path) for path in ALL], ids=[" ".join(("hopgate", *path)) for path in ALL])
+@pytest.mark.parametrize("path", ALL, ids=[" ".join(("hopgate", *path)) for path in ALL])
 def test_help_has_an_example(path: tuple[str, ...]) -> None:
     ran = CliRunner().invoke(commands, [*path, "--help"])
     assert ran.exit_code == 0
