@@ -9,7 +9,9 @@ import sys
 import time
 
 host, port, named, rate, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), float(sys.argv[5])
-body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "search", "arguments": {"limit": 5, "text": "x" * 480}}})
+body = json.dumps(
+    {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "search", "arguments": {"limit": 5, "text": "x" * 480}}}
+)
 headers = {"content-type": "application/json", "accept": "application/json, text/event-stream", "host": named}
 connection = http.client.HTTPConnection(host, port, timeout=10)
 

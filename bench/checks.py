@@ -35,9 +35,11 @@ kind: Policy
 metadata: {name: planner, namespace: bench}
 spec:
   cedar: |
-    permit (principal == Hopgate::Agent::"bench/planner", action == Hopgate::Action::"CallTool", resource == Hopgate::Tool::"bench/tickets/search")
+    permit (principal == Hopgate::Agent::"bench/planner", action == Hopgate::Action::"CallTool",
+            resource == Hopgate::Tool::"bench/tickets/search")
     when { context.arguments.limit <= 100 };
-    permit (principal == Hopgate::Agent::"bench/planner", action == Hopgate::Action::"SendMessage", resource == Hopgate::Agent::"bench/helper");
+    permit (principal == Hopgate::Agent::"bench/planner", action == Hopgate::Action::"SendMessage",
+            resource == Hopgate::Agent::"bench/helper");
 """
 OTHERS = "".join(
     f"""---
@@ -51,7 +53,8 @@ kind: Policy
 metadata: {{name: other-{number}, namespace: bench}}
 spec:
   cedar: |
-    permit (principal == Hopgate::Agent::"bench/other-{number}", action == Hopgate::Action::"CallTool", resource == Hopgate::Tool::"bench/tickets/search");
+    permit (principal == Hopgate::Agent::"bench/other-{number}", action == Hopgate::Action::"CallTool",
+            resource == Hopgate::Tool::"bench/tickets/search");
 """
     for number in range(18)
 )

@@ -36,7 +36,9 @@ def first_instruction(resources: Path, data: Path) -> float:
     """Seconds until `date`, the program, reads the clock."""
     given = ("--agent", "bench/planner", "--resources", str(resources), "--data", str(data))
     started = time.time_ns()
-    done = subprocess.run((HOPGATE, "run", *given, "--", "date", "+%s%N"), capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        (HOPGATE, "run", *given, "--", "date", "+%s%N"), capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
     return (int(done.stdout) - started) / 1e9
 
 

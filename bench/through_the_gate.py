@@ -18,7 +18,10 @@ SERVER = Path(__file__).with_name("answerer.py")
 
 
 def measure() -> list[Figure]:
-    with tempfile.TemporaryDirectory() as name, subprocess.Popen((sys.executable, str(SERVER)), stdout=subprocess.PIPE, text=True) as server:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        subprocess.Popen((sys.executable, str(SERVER)), stdout=subprocess.PIPE, text=True) as server,
+    ):
         if server.stdout is None:
             raise RuntimeError("the server has no pipe")
         port = int(server.stdout.readline())
@@ -29,7 +32,18 @@ def measure() -> list[Figure]:
             with gate(resources, data):
                 for _ in range(ROUNDS):
                     direct += _latencies((), "127.0.0.1", port)
-                    run = (HOPGATE, "run", "--agent", "bench/planner", "--resources", str(resources), "--data", str(data), "--bind", sys.prefix)
+                    run = (
+                        HOPGATE,
+                        "run",
+                        "--agent",
+                        "bench/planner",
+                        "--resources",
+                        str(resources),
+                        "--data",
+                        str(data),
+                        "--bind",
+                        sys.prefix,
+                    )
                     governed += _latencies((*run, "--"), "tickets.bench.svc", 80)
         finally:
             server.terminate()
@@ -37,7 +51,9 @@ def measure() -> list[Figure]:
     for share, target in ((0.5, "3 ms"), (0.99, "10 ms")):
         one, other = percentile(direct, share), percentile(governed, share)
         shown = f"{one:.2f} / {other:.2f} / {other - one:.2f} ms"
-        figures.append(Figure(what=f"p{share * 100:.0f} of a call at {RATE} a second: direct / governed / added", value=shown, target=target))
+        figures.append(
+            Figure(what=f"p{share * 100:.0f} of a call at {RATE} a second: direct / governed / added", value=shown, target=target)
+        )
     return figures
 
 

@@ -33,12 +33,12 @@ class Namespace:
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
-    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         """A socket that belongs to this namespace, usable from anywhere."""
 
         def make() -> socket.socket:
             _enter(self.descriptor)
-            return socket.socket(family, kind)
+            return socket.socket(family, kind, protocol)
 
         made = _in_thread(make)
         made.setblocking(False)

@@ -104,16 +104,19 @@ metadata: {name: planner, namespace: demo}
 spec:
   cedar: |
     @id("raw")
-    permit (principal == Hopgate::Agent::"demo/planner", action == Hopgate::Action::"CallTool", resource == Hopgate::Tool::"demo/raw/search")
+    permit (principal == Hopgate::Agent::"demo/planner", action == Hopgate::Action::"CallTool",
+            resource == Hopgate::Tool::"demo/raw/search")
     when { context.arguments.limit <= 100 };
     @id("tickets")
     permit (principal, action in [Hopgate::Action::"CallTool", Hopgate::Action::"ListTools"], resource)
     when { !(resource == Hopgate::Tool::"demo/tickets/delete") }
     unless { resource in Hopgate::ToolServer::"demo/raw" };
     @id("message")
-    permit (principal == Hopgate::Agent::"demo/planner", action == Hopgate::Action::"SendMessage", resource == Hopgate::Agent::"demo/researcher");
+    permit (principal == Hopgate::Agent::"demo/planner", action == Hopgate::Action::"SendMessage",
+            resource == Hopgate::Agent::"demo/researcher");
     @id("web")
-    permit (principal == Hopgate::Agent::"demo/planner", action == Hopgate::Action::"HttpRequest", resource == Hopgate::ToolServer::"demo/web")
+    permit (principal == Hopgate::Agent::"demo/planner", action == Hopgate::Action::"HttpRequest",
+            resource == Hopgate::ToolServer::"demo/web")
     when { context.http.path like "/public/*" };
     @id("small")
     permit (principal == Hopgate::Agent::"demo/planner", action == Hopgate::Action::"InvokeModel", resource)

@@ -43,6 +43,17 @@ def test_an_honest_request_passes_and_its_neighbour_is_denied(world: World) -> N
     assert len(world.raw.received) == before + 1
 
 
+TWO_HOSTS = "\r\n".join(
+    [
+        "POST /mcp HTTP/1.1",
+        f"host: {HOST}",
+        "host: web.example.com",
+        f"content-length: {len(BODY)}",
+        "content-type: application/json",
+        "",
+        BODY,
+    ]
+)
 REFUSED = {
     "a repeated key": post('{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}'),
     "a key repeated in another case": post('{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/call"}'),
@@ -59,7 +70,7 @@ REFUSED = {
     "an unknown method": post(json.dumps({**CALL, "method": "tools/drop"})),
     "an undeclared tool": post(json.dumps({**CALL, "params": {"name": "drop"}})),
     "another host": post(host="web.example.com"),
-    "two hosts": f"POST /mcp HTTP/1.1\r\nhost: {HOST}\r\nhost: web.example.com\r\ncontent-length: {len(BODY)}\r\ncontent-type: application/json\r\n\r\n{BODY}",
+    "two hosts": TWO_HOSTS,
     "user information": post(host=f"{HOST}@web.example.com"),
     "an absolute target elsewhere": post(path="http://web.example.com/mcp"),
     "smuggling by two lengths": post(BODY, "transfer-encoding: chunked"),

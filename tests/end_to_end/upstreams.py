@@ -48,7 +48,7 @@ class Upstream:
                 self.end_headers()
                 self.wfile.write(body_of_answer)
 
-            do_GET = do_POST = do_PUT = do_DELETE = handle_any
+            do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the names that http.server calls
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         if certificate is not None:

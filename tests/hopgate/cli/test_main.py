@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import pytest
-from _pytest.mark.structures import ParameterSet
 from click.testing import CliRunner
 
 import hopgate

@@ -67,7 +67,7 @@ def test_udp_is_refused_at_once_and_counted(plugged: Namespace, family: int, add
 
 
 def test_a_raw_packet_is_refused_and_counted(plugged: Namespace) -> None:
-    with plugged.socket(socket.AF_INET, socket.SOCK_RAW | 0) as made, pytest.raises(PermissionError):
+    with plugged.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as made, pytest.raises(PermissionError):
         made.sendto(b"\x08\x00" + bytes(6), (DIRECT4, 0))
     assert namespace.read_refused(plugged.descriptor) == 1
 
@@ -78,7 +78,7 @@ def test_what_the_kernel_sends_by_itself_is_not_counted(plugged: Namespace) -> N
 
 
 @pytest.mark.parametrize(("family", "address"), ALL_FAMILIES, ids=FAMILY_NAMES)
-def test_tcp_comes_to_the_proxy_with_its_original_destination(plugged: Namespace, family: int, address: str) -> None:
+def test_tcp_comes_to_the_proxy_with_its_original_destination(plugged: Namespace, family: socket.AddressFamily, address: str) -> None:
     with plugged.socket(family) as listener:
         listener.setblocking(True)
         listener.settimeout(5)

@@ -365,7 +365,12 @@ def test_a_socket_as_standard_input_is_refused_and_a_pipe_is_not(ordinary: Place
     near, far = socket.socketpair()
     with near, far:
         refused = subprocess.run(
-            _command(ordinary, Run(command=("cat",))), stdin=far, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+            _command(ordinary, Run(command=("cat",))),
+            stdin=far.fileno(),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
         )
     assert json.loads(refused.stderr)["code"] == "DescriptorRefused"
     piped = subprocess.run(
@@ -382,7 +387,7 @@ def test_a_descriptor_without_a_file_as_standard_input_is_refused(ordinary: Plac
     assert json.loads(done.stderr)["code"] == "DescriptorRefused"
 
 
-@pytest.mark.parametrize("script, code", [("exit 0", 0), ("exit 7", 7), ("exit 130", 130), ("kill -9 $$", -9), ("kill -2 $$", -2)])
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("exit 130", 130), ("kill -9 $$", -9), ("kill -2 $$", -2)])
 def test_the_end_of_the_program_is_told_exactly(ordinary: Place, script: str, code: int) -> None:
     assert _run(ordinary, Run(command=("sh", "-c", script))).returncode == code
 

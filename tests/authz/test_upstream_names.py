@@ -1,0 +1,98 @@
+"""Names of outside hosts: only public addresses are dialled, failures keep what was known, and nothing waits for a look-up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from authz import upstream_names
+from authz.upstream_names import UpstreamNames
+from hopgate.snapshot import ResolvedHost
+
+NOT_DIALLED = {
+    "loopback": "127.0.0.1",
+    "loopback, IPv6": "::1",
+    "link-local": "169.254.1.1",
+    "the metadata service": "169.254.169.254",
+    "link-local, IPv6": "fe80::1",
+    "private": "10.0.0.1",
+    "private, 172": "172.16.0.1",
+    "private, 192": "192.168.1.1",
+    "unique local": "fd00::1",
+    "carrier": "100.64.0.1",
+    "unspecified": "0.0.0.0",  # noqa: S104 - a value, nothing is bound
+    "multicast": "224.0.0.1",
+    "multicast, IPv6": "ff0e::1",
+    "virtual": "198.18.0.5",
+    "IPv4 in IPv6": "::ffff:127.0.0.1",
+    "documentation": "192.0.2.1",
+    "no address": "example",
+}
+
+
+@pytest.mark.parametrize("address", NOT_DIALLED.values(), ids=NOT_DIALLED)
+def test_an_address_that_is_not_public_is_not_dialled(address: str) -> None:
+    assert upstream_names.dialable([address, "1.1.1.1"]) == ("1.1.1.1",)
+
+
+def test_ipv4_comes_first_and_each_once() -> None:
+    given = ["2606:4700::1", "8.8.8.8", "1.1.1.1", "8.8.8.8"]
+    assert upstream_names.dialable(given) == ("8.8.8.8", "1.1.1.1", "2606:4700::1")
+
+
+class Names:
+    """A resolver of a test's own: `answers` maps hosts to addresses, or to the error that a look-up raises."""
+
+    def __init__(self, answers: dict[str, list[str] | OSError]) -> None:
+        self.answers = answers
+        self.now = 100.0
+        self.told: list[Mapping[str, ResolvedHost]] = []
+        self.under = UpstreamNames(
+            lambda: set(self.answers), on_change=lambda found: self.told.append(dict(found)), resolve=self.resolve, clock=lambda: self.now
+        )
+
+    async def resolve(self, host: str) -> list[str]:
+        answer = self.answers[host]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+
+async def test_a_name_is_told_with_the_time_it_was_looked_up() -> None:
+    names = Names({"a.example": ["1.1.1.1", "127.0.0.1"], "b.example": ["10.0.0.1"]})
+    await names.under.look_up_all({"a.example", "b.example"})
+    assert names.told == [{"a.example": ResolvedHost(addresses=("1.1.1.1",), resolved_at=100)}]
+
+
+async def test_a_failed_look_up_keeps_the_last_addresses_and_their_age() -> None:
+    names = Names({"a.example": ["1.1.1.1"]})
+    await names.under.look_up_all({"a.example"})
+    names.answers["a.example"], names.now = OSError("down"), 200.0
+    await names.under.look_up_all({"a.example"})
+    assert len(names.told) == 1
+    names.answers["a.example"] = ["8.8.8.8"]
+    await names.under.look_up_all({"a.example"})
+    assert names.told[-1] == {"a.example": ResolvedHost(addresses=("8.8.8.8",), resolved_at=200)}
+
+
+async def test_a_name_that_is_registered_no_more_is_forgotten() -> None:
+    names = Names({"a.example": ["1.1.1.1"], "b.example": ["8.8.8.8"]})
+    await names.under.look_up_all(set(names.answers))
+    del names.answers["a.example"]
+    await names.under.look_up_all(set(names.answers))
+    assert list(names.told[-1]) == ["b.example"]
+
+
+async def test_a_new_name_is_looked_up_when_woken() -> None:
+    told: asyncio.Queue[set[str]] = asyncio.Queue()
+    names = Names({"a.example": ["1.1.1.1"]})
+    under = UpstreamNames(lambda: set(names.answers), on_change=lambda found: told.put_nowait(set(found)), resolve=names.resolve)
+    running = asyncio.create_task(under.run())
+    async with asyncio.timeout(10):
+        assert await told.get() == {"a.example"}
+        names.answers["b.example"] = ["8.8.8.8"]
+        under.refresh()
+        assert await told.get() == {"a.example", "b.example"}
+    running.cancel()
