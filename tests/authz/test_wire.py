@@ -180,7 +180,7 @@ def test_a_header_in_utf8_is_taken() -> None:
 
 
 def test_any_bytes_are_a_value_or_a_wire_error() -> None:
-    generator = random.Random(20)  # noqa: S311 - repeatable, not secret
+    generator = random.Random(20)
     good = http_request(headers=(("x-a", b"1"), ("x-envoy-auth-partial-body", b"true")), body=b"body")
     outcomes = {CheckInput: 0, WireError: 0}
     for _ in range(20_000):

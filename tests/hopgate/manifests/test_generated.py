@@ -177,7 +177,7 @@ def _each(count: int, one: Callable[[random.Random, list[Resource]], None]) -> i
     collected: list[Resource] = []
     accepted = 0
     for seed in range(count):
-        one(random.Random(seed), collected)  # noqa: S311 - repeatable on purpose
+        one(random.Random(seed), collected)
         if len(collected) >= 50:
             accepted += len(collected)
             _register(collected)
