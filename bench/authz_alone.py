@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -39,10 +40,15 @@ def resident_mb(pid: int) -> float:
 
 
 def measure() -> list[Figure]:
+    """The real process, and the same on grpcio's threads: which of them is used is decided by these figures."""
+    return [*_measure("authz", "asyncio"), *_measure("bench.sync_authz", "threads")]
+
+
+def _measure(module: str, name_of_server: str) -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         resources, socket = checks.write_manifests(folder / "resources"), folder / "authz.sock"
-        command = (sys.executable, "-m", "authz", "--resources", str(resources), "--data", str(folder), "--socket", str(socket))
+        command = (sys.executable, "-m", module, "--resources", str(resources), "--data", str(folder), "--socket", str(socket))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             if process.stdin is None or process.stdout is None:
                 raise RuntimeError("the process has no pipes")
@@ -55,7 +61,7 @@ def measure() -> list[Figure]:
             request = checks.request("tickets.bench.svc", 80, address, checks.CALL)
             figures = asyncio.run(_load(process.pid, socket, request))
             process.stdin.close()
-            return figures
+            return [replace(figure, what=f"{name_of_server}: {figure.what}") for figure in figures]
 
 
 async def _load(pid: int, socket: Path, request: bytes) -> list[Figure]:

@@ -373,9 +373,8 @@ def test_a_socket_as_standard_input_is_refused_and_a_pipe_is_not(ordinary: Place
             check=False,
         )
     assert json.loads(refused.stderr)["code"] == "DescriptorRefused"
-    piped = subprocess.run(
-        _command(ordinary, Run(command=("cat",))), input="through", capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
-    )
+    command = _command(ordinary, Run(command=("cat",)))
+    piped = subprocess.run(command, input="through", capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
     assert piped.stdout == "through"
 
 
@@ -478,9 +477,8 @@ def test_an_interrupt_from_the_terminal_is_the_programs_to_handle(ordinary: Plac
 
 def test_an_interrupt_that_the_program_does_not_handle_ends_it_and_is_told(ordinary: Place, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    terminal = Terminal(
-        _command(ordinary, Run(command=(PYTHON, "-c", "print('ready', flush=True)\ntry: input()\nfinally: pass"), pids=pids))
-    )
+    asking = Run(command=(PYTHON, "-c", "print('ready', flush=True)\ntry: input()\nfinally: pass"), pids=pids)
+    terminal = Terminal(_command(ordinary, asking))
     terminal.expect("ready")
     _until(pids.exists, "the parent ignores what the terminal sends")
     terminal.type("\x03")
