@@ -136,10 +136,10 @@ class Resolver:
                         self.counters["malformed"] += 1
                         return
                     reply = self.answer(await reader.readexactly(length), "TCP")
-                if reply is None:
-                    return
-                writer.write(len(reply).to_bytes(2) + reply)
-                await writer.drain()
+                    if reply is None:
+                        return
+                    writer.write(len(reply).to_bytes(2) + reply)
+                    await writer.drain()  # within the time too: an asker that reads nothing would keep its place for ever
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             return
         finally:

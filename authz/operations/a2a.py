@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz.operations import entities, rpc
+from authz.operations import body, entities, rpc
 from authz.operations.errors import OperationError
 from authz.request import HttpRequest
 from authz.verdict import Operation, Reason
@@ -44,7 +44,8 @@ _HOUSEKEEPING: Final = frozenset(
 )
 _TARGETS: Final = frozenset({"tasks/pushNotificationConfig/set", "CreateTaskPushNotificationConfig"})
 # Where a message carries a target, in 0.3 and in 1.0.
-_TARGET_KEYS: Final = frozenset({"pushNotificationConfig", "taskPushNotificationConfig"})
+_TARGET_KEYS: Final = body.spellings("pushNotificationConfig", "taskPushNotificationConfig")
+_PARAMS: Final = body.spellings("message", "configuration")
 
 
 def extract(request: HttpRequest, destination: Destination) -> Operation:
@@ -56,6 +57,7 @@ def extract(request: HttpRequest, destination: Destination) -> Operation:
     message = rpc.read(request)
     if message.method in _HOUSEKEEPING:
         return entities.housekeeping(destination, message.rpc)
+    body.require_spelling(message.params, _PARAMS, message.rpc)
     kind = _KINDS.get(message.method or "")
     if message.method in _TARGETS or (kind is not None and _names_target(message.params.get("configuration"))):
         raise OperationError(Reason.UNKNOWN_OPERATION, "push notifications would pass by the gate: poll or stream the task", message.rpc)
@@ -71,5 +73,4 @@ def _names_target(configuration: object) -> bool:
     """Also where the key is written with other capitals or underscores: some readers of JSON take `push_notification_config` too."""
     if not isinstance(configuration, dict):
         return False
-    folded = {key.replace("_", "").casefold() for key, value in configuration.items() if value}
-    return any(key.casefold() in folded for key in _TARGET_KEYS)
+    return any(value and key.replace("_", "").casefold() in _TARGET_KEYS for key, value in configuration.items())

@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from authz.operations import body, entities, rpc
 from authz.operations.errors import OperationError
@@ -17,6 +17,7 @@ from authz.operations.rpc import Message
 from authz.request import HttpRequest
 from authz.verdict import Operation, Reason
 from hopgate.policy import arguments
+from hopgate.policy.arguments import RecordType
 from hopgate.policy.errors import ArgumentError
 from hopgate.policy.question import Action
 from hopgate.resources.kinds import ToolServer
@@ -27,7 +28,7 @@ MAX_NAME: Final = 256
 # RFC 9110 section 4.1 recommends that 8,000 octets be supported.
 MAX_URI: Final = 8000
 # What carries no content to or from the server but the protocol's own. `completion/complete` is not here: it sends what was typed.
-_HOUSEKEEPING: Final = frozenset({"initialize", "ping", "server/discover", "logging/setLevel", "subscriptions/listen"})
+_HOUSEKEEPING: Final = frozenset({"initialize", "ping", "server/discover", "logging/setLevel"})
 # A client's notifications, by name: an unknown one could carry anything.
 _NOTIFICATIONS: Final = frozenset(
     f"notifications/{name}" for name in ("initialized", "cancelled", "progress", "roots/list_changed", "elicitation/complete")
@@ -37,6 +38,8 @@ _LISTS: Final = frozenset({"resources/list", "resources/templates/list", "prompt
 _READS: Final = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
 # Which parameter `Mcp-Name` repeats.
 _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_PARAMS: Final = body.spellings("name", "arguments", "uri", "notifications")
+_FILTER: Final = body.spellings("resourceSubscriptions")
 _ENCODED = re.compile(r"=\?base64\?([A-Za-z0-9+/=]*)\?=")
 
 
@@ -47,6 +50,7 @@ def extract(request: HttpRequest, destination: Destination) -> Operation:
     if request.method != "POST":
         raise OperationError(Reason.UNKNOWN_OPERATION, f"MCP has no {request.method[:20]} requests")
     message = rpc.read(request)
+    body.require_spelling(message.params, _PARAMS, message.rpc)
     _require_agreement(request, message)
     if message.method is None or message.method in _HOUSEKEEPING or message.method in _NOTIFICATIONS:
         return entities.housekeeping(destination, message.rpc)
@@ -67,11 +71,13 @@ def _call(message: Message, destination: Destination) -> Operation:
     if not isinstance(given, dict):
         raise OperationError(Reason.BODY_MALFORMED, "expected `arguments` to be an object", message.rpc)
     tools = destination.record.tools if isinstance(destination.record, ToolServer) else ()
-    tool = next((declared for declared in tools if declared.name == name), None)
+    tool = next((each for each in tools if each.name == name), None)
     if tools and tool is None:
         raise OperationError(Reason.UNKNOWN_TOOL, f"{destination.name} declares no tool `{name[:80]}`", message.rpc)
+    declared = arguments.record_type(tool.input_schema if tool is not None else None)
+    _require_declared_spelling(declared, given, message)
     try:
-        typed = arguments.typed_arguments(tool.input_schema, given) if tool is not None and tool.input_schema is not None else {}
+        typed = declared.take(given)
     except ArgumentError as error:
         raise OperationError(Reason.INVALID_ARGUMENTS, str(error), message.rpc) from None
     return Operation(
@@ -83,8 +89,36 @@ def _call(message: Message, destination: Destination) -> Operation:
     )
 
 
+def _require_declared_spelling(declared: RecordType, given: Mapping[str, Any], message: Message) -> None:
+    """Refuse `Limit` where `limit` is declared: a policy would find no limit, and a tool that ignores case would find one."""
+    meant = {name.casefold(): name for name in declared.properties}
+    for name in given:
+        if name not in declared.properties and (exact := meant.get(name.casefold())) is not None:
+            raise OperationError(Reason.INVALID_ARGUMENTS, f"expected argument `{exact}` in no other spelling", message.rpc)
+    for name, kind in declared.properties.items():
+        if isinstance(kind, RecordType) and isinstance(given.get(name), dict):
+            _require_declared_spelling(kind, given[name], message)
+
+
+def _listen(message: Message, destination: Destination) -> Operation:
+    """A stream of notifications. One that follows a resource reads it; a question to the policies names one resource."""
+    wanted = message.params.get("notifications", {})
+    if not isinstance(wanted, dict):
+        raise OperationError(Reason.BODY_MALFORMED, "expected `notifications` to be an object", message.rpc)
+    body.require_spelling(wanted, _FILTER, message.rpc)
+    followed = wanted.get("resourceSubscriptions")
+    if followed is None or followed == []:
+        return entities.housekeeping(destination, message.rpc)
+    if not isinstance(followed, list) or len(followed) != 1:
+        raise OperationError(Reason.UNKNOWN_OPERATION, "expected one resource to follow on a stream: open one for each", message.rpc)
+    return _reading(body.text({"uri": followed[0]}, "uri", MAX_URI, message.rpc), message, destination)
+
+
 def _read(message: Message, destination: Destination) -> Operation:
-    uri = body.text(message.params, "uri", MAX_URI, message.rpc)
+    return _reading(body.text(message.params, "uri", MAX_URI, message.rpc), message, destination)
+
+
+def _reading(uri: str, message: Message, destination: Destination) -> Operation:
     return Operation(
         action=Action.READ_RESOURCE, resource=entities.of(destination), server=None, context={"resource": {"uri": uri}}, rpc=message.rpc
     )
@@ -102,6 +136,7 @@ _JUDGED: Final[dict[str, Callable[[Message, Destination], Operation]]] = {
     **dict.fromkeys(_READS, _read),
     "tools/call": _call,
     "prompts/get": _get_prompt,
+    "subscriptions/listen": _listen,
 }
 
 

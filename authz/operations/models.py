@@ -20,6 +20,7 @@ _MAX_LONG: Final = (1 << 63) - 1
 def invoke(request: HttpRequest, destination: Destination, *limits: str) -> Operation:
     """`InvokeModel` on the body's model. `limits` name the members that bound the answer's tokens; the largest given counts."""
     given = body.read_object(request)
+    body.require_spelling(given, body.spellings("model", "stream", *limits), None)
     name = body.text(given, "model", MAX_NAME, None)
     listed = destination.record.models if isinstance(destination.record, ModelProvider) else ()
     if listed and name not in listed:

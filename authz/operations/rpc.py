@@ -13,6 +13,7 @@ from authz.verdict import Reason, RpcEnvelope
 # The longest method of either protocol has 40 characters; ids are counters or UUIDs.
 MAX_METHOD: Final = 100
 MAX_ID: Final = 200
+_KEYS: Final = body.spellings("jsonrpc", "id", "method", "params", "result", "error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ def read(request: HttpRequest) -> Message:
     """The one JSON-RPC message that the body is. Raises OperationError."""
     message = body.read_object(request)
     rpc = RpcEnvelope(id=_identifier(message))
+    body.require_spelling(message, _KEYS, rpc)
     if message.get("jsonrpc") != "2.0":
         raise OperationError(Reason.BODY_MALFORMED, "expected JSON-RPC 2.0", rpc)
     if "method" not in message:

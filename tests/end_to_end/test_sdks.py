@@ -42,7 +42,7 @@ def test_an_anthropic_client_works_at_its_default_address_without_a_key(world: W
 def test_an_agent_reaches_another_for_its_user_and_a_stranger_does_not(world: World) -> None:
     url = "http://researcher.demo.svc:8080"
     script = str(demo.HERE / "agents" / "researcher.py")
-    options = ("--listen", "8080")
+    options = ("--listen", "8080", "--bind", str(demo.HERE))
     with world.gate.running("demo/researcher", sys.executable, script, "8080", url + "/", "http://tickets.demo.svc/mcp", options=options):
         wait(lambda: any(agent["agent"] == "demo/researcher" for agent in world.gate.status()["agents"]), "the researcher is attached")
         token = world.issuer.token(subject="ada", groups=("g",), audience="hopgate", now=int(time.time()))
