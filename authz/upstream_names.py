@@ -21,6 +21,13 @@ LOOKUP_SECONDS: Final = 5.0
 # Look-ups at a time: a registry has tens of names, and a resolver that is down must not hold a thread for each.
 CONCURRENCY: Final = 8
 
+# RFC 4291 section 2.4: the public IPv6 internet. `is_global` also takes what is in none of its lists (fec0::1, ::127.0.0.1).
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+# RFC 6052: an IPv4 address that a translator dials.
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# 6to4 carries an IPv4 address, which no network should still dial; RFC 9637 documentation.
+_NOT_PUBLIC: Final = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("3fff::/20"))
+
 Resolve = Callable[[str], Awaitable[Iterable[str]]]
 
 
@@ -35,8 +42,12 @@ def _is_public(text: str) -> bool:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_global and not (mapped or address).is_multicast
+    if isinstance(address, ipaddress.IPv6Address):
+        carried = address.ipv4_mapped or (ipaddress.IPv4Address(address.packed[-4:]) if address in _NAT64 else None)
+        if carried is None:
+            return address.is_global and address in _UNICAST and not any(address in network for network in _NOT_PUBLIC)
+        address = carried
+    return address.is_global and not address.is_multicast
 
 
 async def look_up(host: str) -> tuple[str, ...]:

@@ -27,7 +27,27 @@ NOT_DIALLED = {
     "multicast, IPv6": "ff0e::1",
     "virtual": "198.18.0.5",
     "IPv4 in IPv6": "::ffff:127.0.0.1",
+    "virtual, in IPv6": "::ffff:198.18.0.5",
+    "private, in IPv6": "::ffff:10.0.0.1",
+    "loopback, in IPv6 of old": "::127.0.0.1",
+    "loopback, by 6to4": "2002:7f00:1::",
+    "public, by 6to4": "2002:101:101::",
+    "the metadata service, by NAT64": "64:ff9b::169.254.169.254",
+    "private, by a NAT64 of one's own": "64:ff9b:1::10.0.0.1",
+    "site-local": "fec0::1",
+    "link-local with its interface": "fe80::1%lo",
+    "public with an interface": "2606:4700::1%lo",
+    "reserved": "240.0.0.1",
+    "broadcast": "255.255.255.255",
     "documentation": "192.0.2.1",
+    "documentation, 203": "203.0.113.1",
+    "documentation, IPv6": "2001:db8::1",
+    "documentation, IPv6 of 2024": "3fff::1",
+    "Teredo": "2001::1",
+    "segment routing": "5f00::1",
+    "an address with a port": "1.1.1.1:80",
+    "an address in octal": "0177.0.0.1",
+    "an address as one number": "2130706433",
     "no address": "example",
 }
 
@@ -35,6 +55,11 @@ NOT_DIALLED = {
 @pytest.mark.parametrize("address", NOT_DIALLED.values(), ids=NOT_DIALLED)
 def test_an_address_that_is_not_public_is_not_dialled(address: str) -> None:
     assert upstream_names.dialable([address, "1.1.1.1"]) == ("1.1.1.1",)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
+def test_a_public_address_is_dialled(address: str) -> None:
+    assert upstream_names.dialable([address, "10.0.0.1"]) == (address,)
 
 
 def test_ipv4_comes_first_and_each_once() -> None:
