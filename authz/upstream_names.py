@@ -45,7 +45,12 @@ def _is_public(text: str) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         carried = address.ipv4_mapped or (ipaddress.IPv4Address(address.packed[-4:]) if address in _NAT64 else None)
         if carried is None:
-            return address.is_global and address in _UNICAST and not any(address in network for network in _NOT_PUBLIC)
+            return (
+                address.is_global
+                and address.scope_id is None
+                and address in _UNICAST
+                and not any(address in network for network in _NOT_PUBLIC)
+            )
         address = carried
     return address.is_global and not address.is_multicast
 

@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import authz_alone, by_part, startup, through_the_gate
+from bench import authz_alone, by_part, imports, startup, through_the_gate
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "by-part": by_part.measure,
     "authz": authz_alone.measure,
     "startup": startup.measure,
+    "imports": imports.measure,
     "gate": through_the_gate.measure,
 }
 
