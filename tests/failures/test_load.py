@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from tests.end_to_end.conftest import World, build
 from tests.end_to_end.gates import DEADLINE_SECONDS, Gate, wait
 from tests.end_to_end.manifests import POLICY
-from tests.failures.test_parts import asking, authz, passed_in_records
+from tests.failures.test_parts import Asker, asking, authz, passed_in_records
 
 pytestmark = [pytest.mark.root, pytest.mark.envoy]
 PROGRAMS = Path(__file__).parent / "programs"
@@ -56,7 +57,7 @@ def test_every_request_that_passes_has_its_record_though_authz_is_restarted(worl
             more(world)
             pid = authz(world.gate)
             os.kill(pid, signum)
-            wait(lambda before=pid: authz(world.gate) not in {0, before}, "another authz took its place")
+            wait(partial(_is_another, world.gate, pid), "another authz took its place")
         more(world)
     arrived = len(world.raw.received) - reached
     assert set(statuses) <= {"200", "503", "0"}
@@ -104,14 +105,14 @@ def test_while_a_large_folder_is_read_the_old_policies_hold_and_then_only_the_ne
     )
     rules = "".join(f"    {permit.format(f'context.arguments.limit + {number}')}\n" for number in range(MANY))
     none = f"apiVersion: hopgate.dev/v1alpha1\nkind: Policy\nmetadata: {{name: many, namespace: demo}}\nspec:\n  cedar: |\n{rules}"
-    statuses = []
+    statuses: list[int] = []
     try:
         with asking(gate) as asker:
             statuses.append(asker.ask())
             replacement = policy.with_suffix(".new")
             replacement.write_text(none)
             replacement.rename(policy)
-            wait(lambda: statuses.append(asker.ask()) or statuses[-1] == 403, "the new policies are in force")
+            wait(partial(_asked_in_vain, asker, statuses), "the new policies are in force")
             statuses += [asker.ask() for _ in range(5)]
             assert gate.status()["snapshot_digest"] != before
     finally:
@@ -148,3 +149,12 @@ def tried(process: subprocess.Popen[str]) -> dict[str, bool]:
     process.stdin.flush()
     outcomes: dict[str, bool] = json.loads(process.stdout.readline())
     return outcomes
+
+
+def _is_another(gate: Gate, pid: int) -> bool:
+    return authz(gate) not in {0, pid}
+
+
+def _asked_in_vain(asker: Asker, statuses: list[int]) -> bool:
+    statuses.append(asker.ask())
+    return statuses[-1] == 403
