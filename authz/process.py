@@ -89,11 +89,10 @@ async def serve(resources: Path, spool_folder: Path, socket: Path, writer: str) 
     process = Process(resources, snapshot)
     checker = _checker(process, spool)
     server = Server(checker.check, socket)
-    await server.start()
     watching = asyncio.create_task(watcher.run())
     _write(Ready())
     try:
-        await _follow_gate(process, checker)
+        await _follow_gate(process, checker, server)
     finally:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -114,7 +113,9 @@ def _checker(process: Process, spool: Spool) -> Checker:
     return Checker(sources, KeyRing.create(int(time.time())), ReplayCache(), spool.append)
 
 
-async def _follow_gate(process: Process, checker: Checker) -> None:
+async def _follow_gate(process: Process, checker: Checker, server: Server) -> None:
+    """Checks are answered once the gate's first state is in force: before it, every caller would be unknown."""
+    serving = False
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -126,6 +127,9 @@ async def _follow_gate(process: Process, checker: Checker) -> None:
             continue
         if isinstance(message, State):
             process.apply(message)
+            if not serving:
+                await server.start()
+                serving = True
             _write(Applied(sequence=message.sequence))
         else:
             _write(_report(process, checker))

@@ -60,7 +60,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The process answers checks from now on."""
+    """The process can take the gate's state; it answers checks once the first one is in force."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

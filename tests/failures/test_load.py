@@ -23,6 +23,8 @@ from tests.failures.test_parts import Asker, asking, authz, passed_in_records
 
 pytestmark = [pytest.mark.root, pytest.mark.envoy]
 PROGRAMS = Path(__file__).parent / "programs"
+# Seen also where the checkout is below /tmp.
+BIND = ("--bind", str(PROGRAMS))
 # Takes a second or more to read, check and compile.
 MANY = 1500
 
@@ -37,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def load(gate: Gate) -> Iterator[dict[str, int]]:
     """Requests go on while the block runs; how often each status came is known after it."""
     counted: dict[str, int] = {}
-    with gate.running("demo/planner", sys.executable, str(PROGRAMS / "loader.py")) as process:
+    with gate.running("demo/planner", sys.executable, str(PROGRAMS / "loader.py"), options=BIND) as process:
         yield counted
         said, _ = process.communicate("", timeout=DEADLINE_SECONDS)
         counted.update(json.loads(said))
@@ -128,7 +130,7 @@ def test_an_agent_whose_gate_is_killed_has_no_way_out_of_any_kind(tmp_path: Path
     with ExitStack() as stack:
         world = build(tmp_path, stack)
         port = str(world.raw.port)
-        process = stack.enter_context(world.gate.running("demo/planner", sys.executable, str(PROGRAMS / "leaver.py"), port))
+        process = stack.enter_context(world.gate.running("demo/planner", sys.executable, str(PROGRAMS / "leaver.py"), port, options=BIND))
         assert tried(process) == {"upstream": False, "outside": False, "resolver": True, "address": True, "kept": True}
         reached = len(world.raw.received)
         assert world.gate.process is not None
