@@ -183,7 +183,10 @@ def spawn(spec: SandboxSpec) -> SandboxProcess:
         os.close(tell)
         os.close(filtered)
     try:
-        return SandboxProcess(spec, seen, keeper, _first_process(told, keeper))
+        process = SandboxProcess(spec, seen, keeper, _first_process(told, keeper))
+        # bubblewrap brings up loopback itself and fails when somebody else does so meanwhile: nobody plugs before it is done.
+        _await_keeper(keeper)
+        return process
     except BaseException:
         keeper.kill()
         _end(keeper)
