@@ -1,6 +1,7 @@
 """A denial in the words of the protocol that was spoken, so that the caller's own SDK raises its own permission error, at once.
 
-The status is never one that asks for another try (429, 5xx). Of the request nothing is repeated but the JSON-RPC id.
+The status is never one that asks for another try (429, 5xx). Of the request nothing is repeated but the JSON-RPC
+id and, in the verdict's sentence, a bounded printable name of what was asked for (a method, a tool, a model).
 
 - MCP: 403 with a JSON-RPC error that has the request's id; the session goes on.
 - A2A: 200 with a JSON-RPC error for a request: its SDK looks for the error in an answer that succeeded and tells

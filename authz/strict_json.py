@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import accumulate
 from typing import Any, Final, NoReturn
 
 # Real requests nest some ten levels; parsers that recurse fail at a thousand.
 MAX_DEPTH: Final = 64
 # Digits of an integer: RFC 8259 section 6 warns beyond 2^53; Python itself refuses from 4,300 on.
 MAX_DIGITS: Final = 40
+_LEVELS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NEITHER_BRACKET_NOR_QUOTE: Final = bytes(byte for byte in range(256) if byte not in _LEVELS and byte != ord('"'))
 
 
 class JsonError(ValueError):
@@ -31,7 +34,7 @@ def parse(body: bytes) -> Any:
         raise JsonError(f"expected UTF-8, got another byte at {error.start}") from None
     if text.startswith("\ufeff"):
         raise JsonError("expected JSON, got a byte order mark before it")
-    _require_shallow(text)
+    _require_shallow(body)
     try:
         value = _decoder.decode(text)
     except JsonError:
@@ -44,34 +47,23 @@ def parse(body: bytes) -> Any:
     return value
 
 
-def _require_shallow(text: str) -> None:
-    """Brackets are counted before anything recurses; those inside strings only make the count too careful, so they are left out then."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
+def _require_shallow(body: bytes) -> None:
+    """Levels are counted before anything recurses, on the brackets that are left when texts are cut out.
+
+    Up to a parser's first error the count is that parser's own depth: it stops at the first bracket that closes nothing.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return
-    depth = deepest = 0
-    inside = escaped = False
-    for character in text:
-        if inside:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                inside = False
-        elif character == '"':
-            inside = True
-        elif character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
+    marks = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NEITHER_BRACKET_NOR_QUOTE)
+    brackets = b"".join(marks.split(b'"')[::2])
+    deepest = max(accumulate(map(_LEVELS.__getitem__, brackets)), default=0)
     if deepest > MAX_DEPTH:
         raise JsonError(f"expected at most {MAX_DEPTH} levels, got {deepest}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
-    if len(made) != len(pairs) or len({key.casefold() for key in made}) != len(made):
+    if len(made) != len(pairs) or len(set(map(str.casefold, made))) != len(made):
         raise JsonError("expected each key of an object once, got one again (or in another case)")
     return made
 

@@ -12,9 +12,8 @@ _INVOKING = ("/v1/messages", "/v1/messages/count_tokens")
 
 def extract(request: HttpRequest, destination: Destination) -> Operation:
     """The operation of one request. Raises OperationError."""
-    path = request.path.partition("?")[0].rstrip("/")
-    if request.method == "POST" and path.endswith(_INVOKING):
+    if request.method == "POST" and models.loosely(request.path).endswith(_INVOKING):
         return models.invoke(request, destination, "max_tokens")
-    if request.method == "GET" and path.endswith("/v1/models"):
+    if request.method == "GET" and request.path.partition("?")[0].rstrip("/").endswith("/v1/models"):
         return entities.housekeeping(destination)
     return http.extract(request, destination)

@@ -1,17 +1,14 @@
 """MCP over streamable HTTP, revisions 2025-06-18 (sessions) and 2026-07-28 (stateless, with routing headers).
 
-The decision is on the body. `Mcp-Method` and `Mcp-Name` must say the same where they are present, since the server may go by them.
+The decision is on the body; the routing headers must say the same (`authz.operations.mcp_headers`).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from authz.operations import body, entities, rpc
+from authz.operations import body, entities, mcp_headers, rpc
 from authz.operations.errors import OperationError
 from authz.operations.rpc import Message
 from authz.request import HttpRequest
@@ -20,7 +17,7 @@ from hopgate.policy import arguments
 from hopgate.policy.arguments import RecordType
 from hopgate.policy.errors import ArgumentError
 from hopgate.policy.question import Action
-from hopgate.resources.kinds import ToolServer
+from hopgate.resources.kinds import Tool, ToolServer
 from hopgate.resources.registry import Destination
 
 # The specification asks for tool names of at most 128 characters; prompts are named alike.
@@ -36,11 +33,8 @@ _NOTIFICATIONS: Final = frozenset(
 # The lists of resources and prompts tell no content either, but they tell what is there, as `tools/list` does for tools.
 _LISTS: Final = frozenset({"resources/list", "resources/templates/list", "prompts/list", "tools/list"})
 _READS: Final = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
-# Which parameter `Mcp-Name` repeats.
-_NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _PARAMS: Final = body.spellings("name", "arguments", "uri", "notifications")
 _FILTER: Final = body.spellings("resourceSubscriptions")
-_ENCODED = re.compile(r"=\?base64\?([A-Za-z0-9+/=]*)\?=")
 
 
 def extract(request: HttpRequest, destination: Destination) -> Operation:
@@ -51,13 +45,28 @@ def extract(request: HttpRequest, destination: Destination) -> Operation:
         raise OperationError(Reason.UNKNOWN_OPERATION, f"MCP has no {request.method[:20]} requests")
     message = rpc.read(request)
     body.require_spelling(message.params, _PARAMS, message.rpc)
-    _require_agreement(request, message)
+    mirrored = mcp_headers.parameters(request)
+    mcp_headers.require_agreement(request, message, mirrored)
     if message.method is None or message.method in _HOUSEKEEPING or message.method in _NOTIFICATIONS:
         return entities.housekeeping(destination, message.rpc)
     judge = _JUDGED.get(message.method)
     if judge is None:
         raise OperationError(Reason.UNKNOWN_OPERATION, f"the gate knows no MCP method `{message.method[:60]}`", message.rpc)
-    return judge(message, destination)
+    operation = judge(message, destination)
+    schema = _declared_schema(message, destination)
+    if schema is not None:
+        mcp_headers.require_arguments(mirrored, message, schema)
+    return operation
+
+
+def _declared_schema(message: Message, destination: Destination) -> Mapping[str, Any] | None:
+    tool = _tool(message, destination) if message.method == "tools/call" else None
+    return None if tool is None else tool.input_schema
+
+
+def _tool(message: Message, destination: Destination) -> Tool | None:
+    tools = destination.record.tools if isinstance(destination.record, ToolServer) else ()
+    return next((tool for tool in tools if tool.name == message.params.get("name")), None)
 
 
 def _list(message: Message, destination: Destination) -> Operation:
@@ -70,9 +79,8 @@ def _call(message: Message, destination: Destination) -> Operation:
     given = {} if given is None else given
     if not isinstance(given, dict):
         raise OperationError(Reason.BODY_MALFORMED, "expected `arguments` to be an object", message.rpc)
-    tools = destination.record.tools if isinstance(destination.record, ToolServer) else ()
-    tool = next((each for each in tools if each.name == name), None)
-    if tools and tool is None:
+    tool = _tool(message, destination)
+    if tool is None and isinstance(destination.record, ToolServer) and destination.record.tools:
         raise OperationError(Reason.UNKNOWN_TOOL, f"{destination.name} declares no tool `{name[:80]}`", message.rpc)
     declared = arguments.record_type(tool.input_schema if tool is not None else None)
     _require_declared_spelling(declared, given, message)
@@ -138,27 +146,3 @@ _JUDGED: Final[dict[str, Callable[[Message, Destination], Operation]]] = {
     "prompts/get": _get_prompt,
     "subscriptions/listen": _listen,
 }
-
-
-def _require_agreement(request: HttpRequest, message: Message) -> None:
-    method = body.single_header(request, "mcp-method")
-    if method is not None and method != message.method:
-        raise OperationError(Reason.HEADER_BODY_MISMATCH, "expected `Mcp-Method` to name the body's method", message.rpc)
-    name = body.single_header(request, "mcp-name")
-    if name is None:
-        return
-    named = message.params.get(_NAMED_BY.get(message.method or "", ""))
-    if _decoded(name) != named or named is None:
-        raise OperationError(Reason.HEADER_BODY_MISMATCH, "expected `Mcp-Name` to name what the body names", message.rpc)
-
-
-def _decoded(value: str) -> str | None:
-    """A header's value, which may be in base64 between marks; None where that is not in its one spelling."""
-    match = _ENCODED.fullmatch(value)
-    if match is None:
-        return value
-    try:
-        decoded = base64.b64decode(match[1], validate=True)
-        return decoded.decode() if base64.b64encode(decoded).decode() == match[1] else None
-    except (binascii.Error, UnicodeDecodeError):
-        return None

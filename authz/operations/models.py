@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
+from urllib.parse import unquote
 
 from authz.operations import body, entities
 from authz.operations.errors import OperationError
@@ -17,11 +21,31 @@ MAX_NAME: Final = 256
 _MAX_LONG: Final = (1 << 63) - 1
 
 
-def invoke(request: HttpRequest, destination: Destination, *limits: str) -> Operation:
-    """`InvokeModel` on the body's model. `limits` name the members that bound the answer's tokens; the largest given counts."""
+def loosely(path: str) -> str:
+    """A path as the most lenient server could route it: decoded, in any case, without parameters, query or doubled slashes.
+
+    For finding what must be judged. What needs no judging is found by its exact path.
+    """
+    plain = re.sub(r";[^/]*", "", unquote(path.partition("?")[0]).casefold())
+    return re.sub(r"//+", "/", plain).rstrip("/")
+
+
+def deployments(path: str) -> tuple[str, ...]:
+    """What a path names in the manner of `/deployments/NAME/chat/completions` (Azure), where the server goes by it and not by the body."""
+    segments = [unquote(segment) for segment in path.partition("?")[0].split("/") if segment]
+    return tuple(after for before, after in pairwise(segments) if before.casefold() == "deployments")
+
+
+def invoke(request: HttpRequest, destination: Destination, *limits: str, named: Sequence[str] = ()) -> Operation:
+    """`InvokeModel` on the body's model. `limits` name the members that bound the answer's tokens; the largest given counts.
+
+    `named` are models that the path names: each must be the body's. Raises OperationError.
+    """
     given = body.read_object(request)
     body.require_spelling(given, body.spellings("model", "stream", *limits), None)
     name = body.text(given, "model", MAX_NAME, None)
+    if any(each != name for each in named):
+        raise OperationError(Reason.HEADER_BODY_MISMATCH, "expected the path's deployment to be the body's model")
     listed = destination.record.models if isinstance(destination.record, ModelProvider) else ()
     if listed and name not in listed:
         raise OperationError(Reason.UNKNOWN_MODEL, f"{destination.name} lists no model `{name[:80]}`")

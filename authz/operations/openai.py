@@ -8,13 +8,13 @@ from authz.verdict import Operation
 from hopgate.resources.registry import Destination
 
 _INVOKING = ("/chat/completions", "/responses", "/completions", "/embeddings")
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 def extract(request: HttpRequest, destination: Destination) -> Operation:
     """The operation of one request. Raises OperationError."""
-    path = request.path.partition("?")[0].rstrip("/")
-    if request.method == "POST" and path.endswith(_INVOKING):
-        return models.invoke(request, destination, "max_tokens", "max_completion_tokens", "max_output_tokens")
-    if request.method == "GET" and path.endswith("/models"):
+    if request.method == "POST" and models.loosely(request.path).endswith(_INVOKING):
+        return models.invoke(request, destination, *_LIMITS, named=models.deployments(request.path))
+    if request.method == "GET" and request.path.partition("?")[0].rstrip("/").endswith("/models"):
         return entities.housekeeping(destination)
     return http.extract(request, destination)

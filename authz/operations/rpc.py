@@ -32,9 +32,9 @@ def read(request: HttpRequest) -> Message:
     body.require_spelling(message, _KEYS, rpc)
     if message.get("jsonrpc") != "2.0":
         raise OperationError(Reason.BODY_MALFORMED, "expected JSON-RPC 2.0", rpc)
+    if sum(key in message for key in ("method", "result", "error")) != 1:
+        raise OperationError(Reason.BODY_MALFORMED, "expected one of a method, a result and an error", rpc)
     if "method" not in message:
-        if ("result" in message) == ("error" in message):
-            raise OperationError(Reason.BODY_MALFORMED, "expected a method, a result or an error", rpc)
         return Message(method=None, params={}, rpc=rpc)
     params = message.get("params", {})
     if not isinstance(params, dict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
 
 import pytest
@@ -90,3 +92,45 @@ def test_an_error_repeats_nothing_of_the_body() -> None:
         with pytest.raises(JsonError) as caught:
             strict_json.parse(data)
         assert "secretname" not in str(caught.value)
+
+
+def levels(text: str) -> int:
+    """How deep a text of JSON goes, character by character: the slow way that the parser's own count must equal."""
+    depth = deepest = 0
+    inside = escaped = False
+    for character in text:
+        if inside:
+            inside, escaped = escaped or character != '"', not escaped and character == "\\"
+        elif character == '"':
+            inside = True
+        else:
+            depth += (character in "[{") - (character in "]}")
+            deepest = max(deepest, depth)
+    return deepest
+
+
+TEXTS = ["", "[", "]]", "{{[[", '\\"', "\\\\", '\\\\\\"[', "\\\\]", "a", "\\u005b", "\\n["]
+
+
+def nested(source: random.Random, depth: int) -> str:
+    """JSON of exactly this depth, with brackets and escapes in its texts and flat neighbours beside each level."""
+    text = f'"{source.choice(TEXTS)}"'
+    if depth == 0:
+        return text
+    inner = nested(source, depth - 1)
+    if source.random() < 0.5:
+        return f"[{text},{inner},{source.choice(('1', text))}]"
+    return f'{{"k{source.choice(TEXTS)}":{inner},"z":{text}}}'
+
+
+def test_levels_are_counted_as_a_parser_goes_down_them_whatever_the_texts_hold() -> None:
+    source = random.Random(20_26)
+    for _ in range(1500):
+        depth = source.randint(MAX_DEPTH - 6, MAX_DEPTH + 6)
+        text = nested(source, depth)
+        assert levels(text) == depth
+        if depth <= MAX_DEPTH:
+            assert strict_json.parse(text.encode()) == json.loads(text)
+        else:
+            with pytest.raises(JsonError, match=f"got {depth}$"):
+                strict_json.parse(text.encode())
