@@ -23,7 +23,8 @@ import dns.rrset
 
 from hopgate.resources.registry import Registry
 
-# A question has a name of at most 255 octets and a few of EDNS; what is larger carries something else.
+# A question has a name of at most 255 octets and a few of EDNS; what is larger carries something else. Every reply fits too
+# (RFC 1035 section 4.2.1), so none is ever cut short, and it is what is announced as our payload size.
 MAX_QUESTION_BYTES: Final = 512
 # Virtual addresses are stable; a short life lets an edit of the registry be seen.
 TTL_SECONDS: Final = 5
@@ -73,9 +74,13 @@ def parse(data: bytes) -> Question:
     if (questions, answers, authorities) != (1, 0, 0):
         raise DnsError(f"expected one question and nothing else, got {questions}", _error(identifier, flags, dns.rcode.FORMERR))
     try:
-        asked = dns.message.from_wire(data).question[0]
+        message = dns.message.from_wire(data)
+        asked = message.question[0]
     except (dns.exception.DNSException, ValueError, IndexError, struct.error) as error:
         raise DnsError("expected a well-formed question", _error(identifier, flags, dns.rcode.FORMERR)) from error
+    if message.edns > 0:
+        # RFC 6891 section 6.1.3: a version that is not ours is told so, and not answered.
+        raise DnsError(f"expected EDNS version 0, got {message.edns}", _response(message, dns.rcode.BADVERS).to_wire())
     if asked.rdclass != dns.rdataclass.IN:
         raise DnsError("expected a question of class IN", _error(identifier, flags, dns.rcode.REFUSED))
     name = asked.name.to_text(omit_final_dot=True).lower()
@@ -88,9 +93,16 @@ def _error(identifier: int, flags: int, code: dns.rcode.Rcode) -> bytes:
     return _HEADER.pack(identifier, kept | code, 0, 0, 0, 0)
 
 
+def _response(asked: dns.message.Message, code: dns.rcode.Rcode = dns.rcode.NOERROR) -> dns.message.Message:
+    """The beginning of a reply: the question back, with EDNS only where the asker spoke it."""
+    made = dns.message.make_response(asked, recursion_available=True, our_payload=MAX_QUESTION_BYTES)
+    made.set_rcode(code)
+    return made
+
+
 def reply(question: Question, answer: Answer, address: str | None) -> bytes:
     """The message that answers a question; `address` is IPv4 for `Answered`."""
-    made = dns.message.make_response(dns.message.from_wire(question.wire), recursion_available=True)
+    made = _response(dns.message.from_wire(question.wire))
     owner = made.question[0].name
     if answer is Answer.ANSWERED and address is not None:
         made.answer.append(dns.rrset.from_text(owner, TTL_SECONDS, dns.rdataclass.IN, dns.rdatatype.A, address))
@@ -107,9 +119,7 @@ def reply(question: Question, answer: Answer, address: str | None) -> bytes:
 
 def failure(question: Question) -> bytes:
     """The message that says that the resolver itself failed."""
-    made = dns.message.make_response(dns.message.from_wire(question.wire), recursion_available=True)
-    made.set_rcode(dns.rcode.SERVFAIL)
-    return made.to_wire()
+    return _response(dns.message.from_wire(question.wire), dns.rcode.SERVFAIL).to_wire()
 
 
 def decide(question: Question, registry: Registry) -> tuple[Answer, str | None]:

@@ -1,7 +1,7 @@
 """The resolver: the only DNS an agent has, over UDP and TCP, on sockets that were opened inside the agent's namespace.
 
-Every name asked for is recorded before it is answered; what can't be recorded is not answered. Asking too often is refused, so that
-neither the record nor the gate can be drowned in names.
+Every name asked for is recorded before it is answered, also one that is refused for being asked too often; what can't be recorded is
+not answered. What is no question is refused and counted.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Resolver:
         self._allowed_at = clock()
         self._sockets: Sockets | None = None
         self._servers: list[asyncio.Server] = []
-        self._connections = 0
+        self._conversations: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self.counters = {"answered": 0, "no_data": 0, "nx_domain": 0, "refused": 0, "malformed": 0, "unrecorded": 0}
 
     async def start(self, sockets: Sockets) -> None:
@@ -80,7 +80,7 @@ class Resolver:
             self._servers.append(await asyncio.start_server(self._converse, sock=listening, limit=dns_message.MAX_QUESTION_BYTES + 2))
 
     async def stop(self) -> None:
-        """Serve no longer. Does nothing before `start`."""
+        """Serve no longer, open connections neither. Does nothing before `start`."""
         if self._sockets is None:
             return
         loop = asyncio.get_running_loop()
@@ -90,6 +90,11 @@ class Resolver:
             server.close()
         self._sockets.close()
         self._sockets = None
+        ending = [task for task in self._conversations.values() if task is not None]
+        for writer in self._conversations:
+            writer.transport.abort()
+        if ending:
+            await asyncio.wait(ending)
 
     def answer(self, data: bytes, transport: str) -> bytes | None:
         """The reply to a message, recorded; None for what gets none."""
@@ -127,9 +132,9 @@ class Resolver:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Questions one after another, each with its length before it (RFC 7766)."""
-        self._connections += 1
+        self._conversations[writer] = asyncio.current_task()
         try:
-            while self._connections <= MAX_CONNECTIONS:
+            while len(self._conversations) <= MAX_CONNECTIONS:
                 async with asyncio.timeout(IDLE_SECONDS):
                     length = int.from_bytes(await reader.readexactly(2))
                     if length > dns_message.MAX_QUESTION_BYTES:
@@ -140,10 +145,12 @@ class Resolver:
                         return
                     writer.write(len(reply).to_bytes(2) + reply)
                     await writer.drain()  # within the time too: an asker that reads nothing would keep its place for ever
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        except TimeoutError:
+            writer.transport.abort()  # `close` would wait for the asker to read what is left
+        except (OSError, asyncio.IncompleteReadError):
             return
         finally:
-            self._connections -= 1
+            del self._conversations[writer]
             writer.close()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+import struct
 import time
 from pathlib import Path
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.rcode
@@ -91,3 +94,93 @@ def test_a_refusal_and_a_failure_say_so() -> None:
     asked = dns_message.parse(PLAIN)
     assert dns.message.from_wire(dns_message.reply(asked, Answer.REFUSED, None)).rcode() == dns.rcode.REFUSED
     assert dns.message.from_wire(dns_message.failure(asked)).rcode() == dns.rcode.SERVFAIL
+
+
+def raw_question(name: bytes) -> bytes:
+    """A question of type A whose name is these bytes, which no library would write."""
+    return struct.pack("!6H", 7, dns.flags.RD, 1, 0, 0, 0) + name + struct.pack("!2H", dns.rdatatype.A, 1)
+
+
+def test_an_asker_that_speaks_edns_is_told_the_size_that_questions_may_have(registry: Registry) -> None:
+    asked = dns.message.make_query("tickets.demo.svc", "A", use_edns=0, payload=4096, options=[dns.edns.CookieOption(b"12345678", b"")])
+    reply = answered(registry, asked.to_wire())
+    assert (reply.rcode(), reply.edns, reply.payload) == (dns.rcode.NOERROR, 0, dns_message.MAX_QUESTION_BYTES)
+    assert reply.options == ()
+    assert answered(registry, PLAIN).edns == -1
+
+
+def test_a_version_of_edns_that_is_not_ours_is_told_so() -> None:
+    with pytest.raises(DnsError) as caught:
+        dns_message.parse(dns.message.make_query("tickets.demo.svc", "A", use_edns=1).to_wire())
+    assert caught.value.reply is not None
+    reply = dns.message.from_wire(caught.value.reply)
+    assert (reply.rcode(), reply.edns, reply.answer) == (dns.rcode.BADVERS, 0, [])
+
+
+@pytest.mark.parametrize(("padding", "is_read"), [(466, True), (467, False)], ids=["at the limit", "a byte over it"])
+def test_a_question_may_be_padded_up_to_the_limit(padding: int, is_read: bool) -> None:
+    option = dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(padding - 3))
+    data = dns.message.make_query("tickets.demo.svc", "A", use_edns=0, options=[option]).to_wire()
+    assert (len(data) <= dns_message.MAX_QUESTION_BYTES) is is_read
+    if is_read:
+        assert dns_message.parse(data).name == "tickets.demo.svc"
+    else:
+        with pytest.raises(DnsError):
+            dns_message.parse(data)
+
+
+ODD_NAMES = {
+    "a dot inside a label": (b"\x0ctickets.demo\x03svc\x00", "tickets\\.demo.svc"),
+    "bytes that are no text": (b"\x04\xff\x00\n\xe9\x03svc\x00", "\\255\\000\\010\\233.svc"),
+    "a quote and a blank": (b'\x04a" b\x03svc\x00', 'a\\"\\032b.svc'),
+    "an underscore": (b"\x05_http\x03svc\x00", "_http.svc"),
+}
+
+
+@pytest.mark.parametrize(("wire", "name"), ODD_NAMES.values(), ids=ODD_NAMES)
+def test_an_odd_name_is_written_down_escaped_and_does_not_exist(registry: Registry, wire: bytes, name: str) -> None:
+    asked = dns_message.parse(raw_question(wire))
+    assert asked.name == name
+    assert dns_message.decide(asked, registry) == (Answer.NX_DOMAIN, None)
+
+
+def test_the_same_labels_with_their_dots_between_them_do(registry: Registry) -> None:
+    asked = dns_message.parse(raw_question(b"\x07tickets\x04demo\x03svc\x00"))
+    assert dns_message.decide(asked, registry)[0] is Answer.ANSWERED
+
+
+@pytest.mark.parametrize(("last", "is_read"), [(61, True), (62, False)], ids=["255 octets", "256 octets"])
+def test_a_name_is_at_most_as_long_as_names_may_be_and_its_reply_fits(registry: Registry, last: int, is_read: bool) -> None:
+    data = raw_question((b"\x3f" + b"\x01" * 63) * 3 + bytes([last]) + b"d" * last + b"\x00")
+    if is_read:
+        asked = dns_message.parse(data)
+        assert len(dns_message.reply(asked, *dns_message.decide(asked, registry))) <= dns_message.MAX_QUESTION_BYTES
+    else:
+        with pytest.raises(DnsError):
+            dns_message.parse(data)
+
+
+def test_the_case_of_the_question_comes_back(registry: Registry) -> None:
+    reply = answered(registry, question("tIcKeTs.DeMo.SvC"))
+    assert reply.question[0].name.to_text() == reply.answer[0].name.to_text() == "tIcKeTs.DeMo.SvC."
+
+
+def test_whatever_is_read_has_a_reply_that_fits_and_can_be_read(registry: Registry) -> None:
+    source = random.Random(1035)
+    asked = dns.message.make_query(
+        "tickets.demo.svc", "A", use_edns=0, options=[dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(200))]
+    ).to_wire()
+    replies = 0
+    for number in range(3000):
+        data = bytearray((PLAIN, asked)[number % 2])
+        for _ in range(source.randint(1, 2)):
+            data[source.randrange(len(data))] = source.randrange(256)
+        try:
+            read = dns_message.parse(bytes(data))
+        except DnsError:
+            continue
+        for made in (dns_message.reply(read, *dns_message.decide(read, registry)), dns_message.failure(read)):
+            assert len(made) <= dns_message.MAX_QUESTION_BYTES
+            assert dns.message.from_wire(made).id == read.identifier
+            replies += 1
+    assert replies > 500

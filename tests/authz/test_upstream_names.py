@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 
 from authz import upstream_names
-from authz.upstream_names import UpstreamNames
+from authz.upstream_names import MachineNames, UpstreamNames
 from hopgate.snapshot import ResolvedHost
 
 NOT_DIALLED = {
@@ -121,3 +124,113 @@ async def test_a_new_name_is_looked_up_when_woken() -> None:
         under.refresh()
         assert await told.get() == {"a.example", "b.example"}
     running.cancel()
+
+
+@asynccontextmanager
+async def running(under: UpstreamNames) -> AsyncIterator[None]:
+    task = asyncio.create_task(under.run())
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+class Hanging:
+    """Look-ups that end when told to: `asked` are the hosts in their order, `most` how many were under way at once."""
+
+    def __init__(self, *hosts: str) -> None:
+        self.hosts = set(hosts)
+        self.asked: list[str] = []
+        self.told: asyncio.Queue[set[str]] = asyncio.Queue()
+        self.let = asyncio.Event()
+        self.under_way = self.most = 0
+        self.names = UpstreamNames(lambda: set(self.hosts), on_change=lambda found: self.told.put_nowait(set(found)), resolve=self.resolve)
+
+    async def resolve(self, host: str) -> list[str]:
+        self.asked.append(host)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            if host.startswith("hangs"):
+                await self.let.wait()
+        finally:
+            self.under_way -= 1
+        return ["1.1.1.1"]
+
+
+async def test_a_name_that_hangs_holds_up_neither_the_others_nor_new_ones() -> None:
+    hanging = Hanging("hangs.example", "quick.example")
+    async with running(hanging.names):
+        assert await hanging.told.get() == {"quick.example"}
+        hanging.hosts.add("new.example")
+        hanging.names.refresh()
+        assert await hanging.told.get() == {"quick.example", "new.example"}
+        assert hanging.asked.count("hangs.example") == 1
+        hanging.let.set()
+        assert await hanging.told.get() == {"quick.example", "new.example", "hangs.example"}
+
+
+async def test_names_that_are_looked_up_together_are_told_together() -> None:
+    hosts = [f"{number}.example" for number in range(20)]
+    hanging = Hanging(*hosts)
+    async with running(hanging.names):
+        assert await hanging.told.get() == set(hosts)
+
+
+async def test_a_name_that_hangs_is_given_up_and_the_next_may_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_names, "LOOKUP_SECONDS", 0.01)
+    hanging = Hanging(*(f"hangs-{number}.example" for number in range(2 * upstream_names.CONCURRENCY)), "quick.example")
+    async with running(hanging.names):
+        assert await hanging.told.get() == {"quick.example"}
+    assert hanging.most == upstream_names.CONCURRENCY
+    assert hanging.under_way == 0
+
+
+async def test_waking_often_does_not_keep_known_names_from_being_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_names, "REFRESH_SECONDS", 0.05)
+    hanging = Hanging("a.example")
+    async with running(hanging.names):
+        while len(hanging.asked) < 3:
+            hanging.names.refresh()
+            await asyncio.sleep(0)
+
+
+async def test_a_name_is_forgotten_when_woken_even_if_nothing_is_new() -> None:
+    hanging = Hanging("a.example", "b.example")
+    async with running(hanging.names):
+        assert await hanging.told.get() == {"a.example", "b.example"}
+        hanging.hosts.remove("a.example")
+        hanging.names.refresh()
+        assert await hanging.told.get() == {"b.example"}
+
+
+async def test_the_machine_says_what_its_own_files_say() -> None:
+    assert "127.0.0.1" in await MachineNames()("localhost")
+
+
+def hanging_getaddrinfo(end: threading.Event) -> Callable[..., list[object]]:
+    def ask(*_: object, **__: object) -> list[object]:
+        end.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    return ask
+
+
+async def test_look_ups_that_hang_hold_up_no_other_thread_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", hanging_getaddrinfo(end))
+    names = MachineNames()
+    asked = [asyncio.create_task(names(f"{number}.example")) for number in range(upstream_names.MAX_THREADS)]
+    async with asyncio.timeout(10):
+        await asyncio.to_thread(int)
+        with pytest.raises(OSError, match="hang already"):
+            await names("one-more.example")
+        given_up = asked.pop()
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        end.set()
+        assert {type(outcome) for outcome in await asyncio.gather(*asked, return_exceptions=True)} == {socket.gaierror}
+        with pytest.raises(socket.gaierror):
+            await names("one-more.example")
