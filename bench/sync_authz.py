@@ -44,5 +44,5 @@ class ThreadedServer:
         self._server.stop(grace_seconds).wait()
 
 
-process.Server = ThreadedServer  # type: ignore[misc, assignment]  # the measurement's own
+process.Server = ThreadedServer  # type: ignore[attr-defined, assignment]  # the measurement's own
 sys.exit(entry.main())
