@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from authz.request import CheckInput
 from authz.verdict import Verdict
 from hopgate.audit import records
 from hopgate.audit.records import Decision
+from hopgate.policy.question import EvaluationError
 from hopgate.snapshot import Snapshot
 
 # W3C Trace Context, section 3.2: version, trace id, parent id, flags.
@@ -51,9 +53,10 @@ def decision(
         policies=verdict.policies,
         policy_digest=snapshot.policies.digest,
         snapshot_digest=snapshot.digest,
-        errors=tuple(f"{error.policy}: {error.message}" for error in verdict.errors),
+        errors=_errors(verdict.errors),
         observed_verdict="" if observed is None else "Allow" if observed.allowed else "Deny",
         observed_policies=observed.policies if observed is not None else (),
+        observed_errors=_errors(observed.errors) if observed is not None else (),
         latency_us=latency_ns // 1000,
         request_id=check.request_id[:_MAX_TEXT] if check is not None else "",
         trace_id=_trace_id(http.values("traceparent")) if http is not None else "",
@@ -70,6 +73,10 @@ def decision(
         body_bytes=len(http.body) if http is not None else 0,
         truncated=False,
     )
+
+
+def _errors(errors: Iterable[EvaluationError]) -> tuple[str, ...]:
+    return tuple(f"{error.policy}: {error.message}" for error in errors)
 
 
 def _text(value: object) -> str:

@@ -70,7 +70,7 @@ def decode(line: bytes) -> Link | None:
     """A line as a link; None for what no writer wrote. The line must be exactly what encoding it gives again."""
     try:
         read = _decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # the last: a record that nests without end
         return None
     found = Link(
         writer=read.writer, table=read.table, sequence=read.sequence, previous=read.previous, hash=read.hash, record=bytes(read.record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -55,6 +55,9 @@ class Decision:
     errors: tuple[str, ...] = _column("Array(String)", "policies that could not be evaluated, `ID: MESSAGE`")
     observed_verdict: str = _column("LowCardinality(String)", "what it would be with the Observe policies in force; empty where none spoke")
     observed_policies: tuple[str, ...] = _column("Array(String)", "the policies that would have determined that")
+    observed_errors: tuple[str, ...] = _column(
+        "Array(String)", "policies that could not be evaluated with the Observe policies in force, `ID: MESSAGE`"
+    )
     latency_us: int = _column("UInt32", "from the check's arrival to this record, in microseconds")
     request_id: str = _column("String", "Envoy's id of the request")
     trace_id: str = _column("String", "from the request's `traceparent` (W3C), unverified")
@@ -69,7 +72,7 @@ class Decision:
     host: str = _column("String", "the HTTP authority, as the program wrote it")
     path: str = _column("String", "the HTTP path without its query, which may hold secrets")
     body_bytes: int = _column("UInt64", "how much of the body the gate read")
-    truncated: bool = _column("Bool", "the context was too large and left out")
+    truncated: bool = _column("Bool", "the context was too large, or nested too deep, and left out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,15 +128,45 @@ def meanings(table: str) -> dict[str, str]:
 def render(record: Record) -> bytes:
     """A record as JSON, in the order of its fields, within the size bound.
 
-    One that is too large loses its context; if that is not enough, every text in it is shortened and every list cut.
+    One that is too large, or nests too deep, loses its context; if that is not enough, every text in it is shortened and every list
+    cut. Raises RecursionError for a change that nests too deep.
     """
-    rendered = _encoder.encode(record)
-    if len(rendered) > MAX_RECORD_BYTES and isinstance(record, Decision):
+    rendered = _bounded(record)
+    if rendered is None and isinstance(record, Decision):
         record = dataclasses.replace(record, context={}, truncated=True)
-        rendered = _encoder.encode(record)
-    if len(rendered) > MAX_RECORD_BYTES:
-        rendered = _encoder.encode(dataclasses.replace(record, **{item.name: _cut(getattr(record, item.name)) for item in fields(record)}))
-    return rendered
+        rendered = _bounded(record)
+    return _encode(_each(_each(record, _spelt), _cut)) if rendered is None else rendered
+
+
+def _bounded(record: Record) -> bytes | None:
+    """A record as JSON; None when it is beyond the bound, or nests deeper than the encoder goes."""
+    try:
+        rendered = _encode(record)
+    except RecursionError:
+        return None
+    return rendered if len(rendered) <= MAX_RECORD_BYTES else None
+
+
+def _encode(record: Record) -> bytes:
+    try:
+        return _encoder.encode(record)
+    except UnicodeEncodeError:
+        return _encoder.encode(_each(record, _spelt))
+
+
+def _each(record: Record, change: Callable[[Any], Any]) -> Record:
+    return dataclasses.replace(record, **{item.name: change(getattr(record, item.name)) for item in fields(record)})
+
+
+def _spelt(value: Any) -> Any:
+    """Text without UTF-8 (a path's bytes as `os.fsdecode` gives them, half a surrogate pair) with its code instead: `\\udcff`."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_spelt(key): _spelt(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_spelt(item) for item in value)
+    return [_spelt(item) for item in value] if isinstance(value, list) else value
 
 
 def _cut(value: Any) -> Any:

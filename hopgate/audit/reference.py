@@ -52,7 +52,7 @@ A record has at most {records.MAX_RECORD_BYTES >> 10} KiB. A decision that is la
 what is still too large has its texts cut,
 which then end in `…`. A text of more than {records.MAX_TEXT} characters in a context is kept as its length and digest, \
 `{{"length": …, "sha256": …}}`.
-Credentials are named, never shown."""
+Bytes of a path that are no UTF-8 are written as their code, `\\udcff`. Credentials are named, never shown."""
 
 
 def _table(table: str) -> str:

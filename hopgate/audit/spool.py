@@ -79,7 +79,10 @@ class Spool:
     def append(self, record: Record) -> None:
         """Write one record. Raises SpoolError when it could not be written whole; it does not count then."""
         table = records.table_of(record)
-        rendered = records.render(record)
+        try:
+            rendered = records.render(record)
+        except RecursionError as error:
+            raise SpoolError(f"a record can't be written to `{self._folder}`: it nests too deep") from error
         with self._lock:
             kept = self._chains[table]
             made = chain.link(self._writer, table, kept.sequence, kept.previous, rendered)
@@ -104,8 +107,8 @@ class Spool:
         if segment is not None:
             if segment.size < self._segment_bytes and self._clock() - segment.opened_at < self._segment_seconds:
                 return segment
+            kept.segment = None  # first: after a close that fails the number may already be another file's
             os.close(segment.descriptor)
-            kept.segment = None
         folder = self._folder / table
         for made in (self._folder, folder):  # not `parents=True`, which makes them with the default mode
             made.mkdir(mode=0o700, exist_ok=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from hopgate.audit import records
+from hopgate.audit import records, segments
 from hopgate.audit.errors import QueryError
 
 DEFAULT_LIMIT: Final = 50
@@ -38,6 +38,7 @@ class Filters:
     action: str | None = None
     verdict: str | None = None
     reason: str | None = None
+    resource: str | None = None
     limit: int = DEFAULT_LIMIT
     oldest_first: bool = False
 
@@ -56,32 +57,33 @@ _CALLER: Final = {"decisions": "caller", "names": "agent", "changes": "name"}
 
 
 def query(spool: Path, table: str, filters: Filters) -> Answer:
-    """Rows of one table. Raises QueryError when there is none to read, or a filter is not one of this table's."""
+    """Rows of one table. Raises QueryError when they can't be read, or a filter is not one of this table's."""
     if table not in records.TABLES:
         raise QueryError(f"expected one of the tables {', '.join(records.TABLES)}, got `{table[:40]}`")
-    if not any((spool / table).glob("*.jsonl")):
-        return Answer(rows=(), unreadable=0)
     condition, parameters = _condition(table, filters)
+    if not segments.of(spool, table):
+        return Answer(rows=(), unreadable=0)
     order = "ASC" if filters.oldest_first else "DESC"
     with _lines(spool, table) as lines:
         rows = _run(
             f"SELECT {_columns(table)} FROM ({links(lines)}) WHERE {condition} ORDER BY time {order}, id LIMIT {{limit:UInt32}}",  # noqa: S608 - names are ours, values are bound
             {**parameters, "limit": filters.limit},
         )
-        [counted] = _run(f"SELECT countIf(NOT {_IS_LINK}) AS unreadable FROM {lines}", {})  # noqa: S608 - names are ours
-    return Answer(rows=tuple(_parsed(row) for row in rows), unreadable=int(counted["unreadable"]))
+        unreadable = _unreadable(lines)
+    return Answer(rows=tuple(_parsed(row) for row in rows), unreadable=unreadable)
 
 
 def find(spool: Path, beginning: str) -> Answer:
     """The decisions whose id begins so, at most two. Raises QueryError."""
-    if not any((spool / "decisions").glob("*.jsonl")):
+    if not segments.of(spool, "decisions"):
         return Answer(rows=(), unreadable=0)
     with _lines(spool, "decisions") as lines:
         rows = _run(
             f"SELECT {_columns('decisions')} FROM ({links(lines)}) WHERE startsWith(id, {{beginning:String}}) ORDER BY id LIMIT 2",  # noqa: S608 - names are ours, values are bound
             {"beginning": beginning},
         )
-    return Answer(rows=tuple(_parsed(row) for row in rows), unreadable=0)
+        unreadable = _unreadable(lines)
+    return Answer(rows=tuple(_parsed(row) for row in rows), unreadable=unreadable)
 
 
 @contextlib.contextmanager
@@ -93,7 +95,7 @@ def _lines(spool: Path, table: str) -> Iterator[str]:
     try:
         descriptor = os.open(spool / table, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise QueryError(f"the records in `{spool / table}` can't be read: {error.strerror}") from error
+        raise segments.unreadable(spool / table, error) from error
     try:
         yield f"file('/proc/self/fd/{descriptor}/*.jsonl', LineAsString, 'line String')"
     finally:
@@ -109,6 +111,11 @@ def links(lines: str) -> str:
     begins = f"position(line, '{_RECORD_BEGINS}') + {len(_RECORD_BEGINS)}"
     others = f"JSONExtractUInt(line, 'sequence') AS sequence,\n    substring(line, {begins}, length(line) - ({begins})) AS record"
     return f"SELECT {texts},\n    {others}\n  FROM {lines}\n  WHERE {_IS_LINK}"  # noqa: S608 - names are ours
+
+
+def _unreadable(lines: str) -> int:
+    [counted] = _run(f"SELECT countIf(NOT {_IS_LINK}) AS unreadable FROM {lines}", {})  # noqa: S608 - names are ours
+    return int(counted["unreadable"])
 
 
 def _columns(table: str) -> str:

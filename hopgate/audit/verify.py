@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from hopgate.audit import chain, records
+from hopgate.audit import chain, records, segments
 from hopgate.audit.errors import QueryError
 
 
@@ -58,17 +58,17 @@ class _Progress:
 
 
 def verify(folder: Path) -> Verification:
-    """Verify every segment of a spool. Raises QueryError when there is none."""
+    """Verify every segment of a spool. Raises QueryError when there is none, or one can't be read."""
     faults: list[Fault] = []
     unfinished: list[str] = []
     counted, files, writers = 0, 0, 0
     for table in records.TABLES:
-        for writer, segments in _by_writer(folder / table).items():
+        for writer, paths in _by_writer(segments.of(folder, table)).items():
             writers += 1
             progress = _Progress()
-            for path in segments:
+            for path in paths:
                 files += 1
-                data = path.read_bytes()
+                data = segments.read(path)
                 shown = str(path.relative_to(folder))
                 whole, _, half = data.rpartition(b"\n")
                 if half:
@@ -81,9 +81,9 @@ def verify(folder: Path) -> Verification:
     return Verification(records=counted, writers=writers, files=files, unfinished=tuple(unfinished), faults=tuple(faults))
 
 
-def _by_writer(folder: Path) -> dict[str, list[Path]]:
+def _by_writer(paths: Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in paths:
         found.setdefault(path.stem.rpartition("-")[0], []).append(path)
     return found
 

@@ -93,7 +93,10 @@ def group(context: click.Context, /, **options: Any) -> None:
 @group.command("list", epilog="Example: hopgate audit list --caller demo/planner --action CallTool --json")
 @_filters
 def list_(**options: Any) -> None:
-    """List records, the newest first."""
+    """List records, the newest first.
+
+    Times are UTC. Exit code 0: done, also when nothing was found; 2: wrong usage, or nothing to read.
+    """
     _list(**options)
 
 
@@ -103,17 +106,18 @@ def _list(*, table: str, data: Path, as_json: bool, **chosen: Any) -> None:
     except AuditError as error:
         _fail(error)
     rows = [_with_time(row) for row in answer.rows]
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    dated = any(not row["time"].startswith(today) for row in rows)
     if as_json:
         output.json_lines(rows)
     elif table == "decisions":
         denied = [row["verdict"] == "Deny" for row in rows]
         headings = ("time", "who", "for whom", "way", "what", "verdict", "reason", "policy", "ms", "id")
-        output.table(headings, [_decision_row(row) for row in rows], red=denied)
+        output.table(headings, [_decision_row(row, dated=dated) for row in rows], red=denied)
     else:
         shown = list(records.columns(table))[1:]
         output.table(shown, [[str(row[name]) for name in shown] for row in rows])
-    if answer.unreadable:
-        click.echo(f"{answer.unreadable} lines are no records; `hopgate audit verify` says which", err=True)
+    _tell_unreadable(answer)
 
 
 @group.command(epilog="Example: hopgate audit show 5f1c…  (the id stands in `hopgate audit` and in every denial)")
@@ -123,12 +127,13 @@ def _list(*, table: str, data: Path, as_json: bool, **chosen: Any) -> None:
 def show(identifier: str, data: Path, *, as_json: bool) -> None:
     """Show one decision with everything that is known of it. ID may be its beginning.
 
-    Exit code 1: there is no such decision, or more than one begins so.
+    Exit code 0: shown; 1: there is no such decision, or more than one begins so; 2: wrong usage, or nothing to read.
     """
     try:
         answer = store.find(_spool(data), identifier)
     except AuditError as error:
         _fail(error)
+    _tell_unreadable(answer)
     if len(answer.rows) != 1:
         click.echo(f"expected the id of one decision, `{identifier[:40]}` begins {len(answer.rows)}", err=True)
         sys.exit(1)
@@ -148,7 +153,8 @@ def show(identifier: str, data: Path, *, as_json: bool) -> None:
 def verify(data: Path, *, as_json: bool) -> None:
     """Check every chain of every writer: altered, missing, doubled or moved records are named.
 
-    The last records of a writer can be cut off at its end without a trace. Exit code 0: whole; 1: faults; 2: nothing to read.
+    The last records of a writer can be cut off at its end without a trace. Exit code 0: whole; 1: faults; 2: wrong usage, nothing to
+    read, or not all of it can be read.
     """
     try:
         found = verification.verify(_spool(data))
@@ -178,6 +184,11 @@ def _spool(data: Path) -> Path:
     return spool
 
 
+def _tell_unreadable(answer: store.Answer) -> None:
+    if answer.unreadable:
+        click.echo(f"{answer.unreadable} lines are no records; `hopgate audit verify` says which", err=True)
+
+
 def _fail(error: AuditError) -> NoReturn:
     click.echo(f"hopgate: {error} ({error.code})", err=True)
     sys.exit(2)
@@ -188,13 +199,14 @@ def _with_time(row: dict[str, Any]) -> dict[str, Any]:
         moment = datetime.datetime.fromtimestamp(row["time"] / 1_000_000, datetime.UTC)
     except (ValueError, OverflowError):
         return {**row, "time": str(row["time"])}  # no writer of ours wrote that; `verify` says which line it is
-    return {**row, "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+    return {**row, "time": moment.isoformat(timespec="microseconds").replace("+00:00", "Z")}
 
 
-def _decision_row(row: dict[str, Any]) -> list[str]:
+def _decision_row(row: dict[str, Any], *, dated: bool) -> list[str]:
+    """A row for people. `dated` shows the day too, which a table of today's decisions alone doesn't need."""
     resource = row["resource"] or row["destination"] or row["address"]
     return [
-        row["time"][11:-1],
+        row["time"][0 if dated else 11 : -4].replace("T", " ") if row["time"].endswith("Z") else row["time"],
         row["caller"] or "?",
         row["user"] or "-",
         "in" if row["direction"] == "Inbound" else "out",

@@ -17,7 +17,7 @@ from hopgate.audit import records
 from hopgate.audit.records import Decision
 from hopgate.identity.names import ObjectName, User
 from hopgate.manifests import snapshots
-from hopgate.policy.question import EvaluationError
+from hopgate.policy.question import EvaluationError, Observation
 from hopgate.snapshot import Snapshot
 from tests.authz.requests import http, outbound, tool_call
 
@@ -96,6 +96,15 @@ def test_policies_that_failed_are_recorded(snapshot: Snapshot) -> None:
         direction=Direction.OUTBOUND, reason=Reason.POLICY_ERROR, message="", errors=(EvaluationError(policy="p", message="no such field"),)
     )
     assert recorded(snapshot, None, verdict).errors == ("p: no such field",)
+
+
+def test_what_observe_policies_would_have_said_is_recorded_with_their_errors(snapshot: Snapshot) -> None:
+    observed = Observation(
+        allowed=False, policies=("demo/watch/0",), errors=(EvaluationError(policy="demo/watch/1", message="no such field"),)
+    )
+    record = recorded(snapshot, None, Verdict(direction=Direction.OUTBOUND, reason=Reason.PERMITTED, message="", observed=observed))
+    assert (record.observed_verdict, record.observed_policies) == ("Deny", ("demo/watch/0",))
+    assert (record.observed_errors, record.errors) == (("demo/watch/1: no such field",), ())
 
 
 def test_a_credential_is_named_where_it_was_given_and_only_there(snapshot: Snapshot) -> None:
