@@ -31,6 +31,7 @@ class Reason(StrEnum):
     # what
     REPEATED_HEADER = "RepeatedHeader"
     MALFORMED_REQUEST = "MalformedRequest"
+    PATH_MISMATCH = "PathMismatch"
     BODY_INCOMPLETE = "BodyIncomplete"
     BODY_ENCODED = "BodyEncoded"
     BODY_MALFORMED = "BodyMalformed"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz.operations import body, entities, rpc
+from authz.operations import body, endpoint, entities, rpc
 from authz.operations.errors import OperationError
 from authz.request import HttpRequest
 from authz.verdict import Operation, Reason
 from hopgate.policy.question import Action
+from hopgate.resources.kinds import Agent
 from hopgate.resources.registry import Destination
 
 CARDS: Final = frozenset({"/.well-known/agent-card.json", "/.well-known/agent.json"})
@@ -55,6 +56,7 @@ def extract(request: HttpRequest, destination: Destination) -> Operation:
     if request.method != "POST":
         raise OperationError(Reason.UNKNOWN_OPERATION, "expected JSON-RPC by POST, or the agent card (A2A's other bindings are not known)")
     message = rpc.read(request)
+    endpoint.require(request, destination.record.path if isinstance(destination.record, Agent) else None, message.rpc)
     if message.method in _HOUSEKEEPING:
         return entities.housekeeping(destination, message.rpc)
     body.require_spelling(message.params, _PARAMS, message.rpc)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from authz.operations import body, entities, mcp_headers, rpc
+from authz.operations import body, endpoint, entities, mcp_headers, rpc
 from authz.operations.errors import OperationError
 from authz.operations.rpc import Message
 from authz.request import HttpRequest
@@ -39,11 +39,14 @@ _FILTER: Final = body.spellings("resourceSubscriptions")
 
 def extract(request: HttpRequest, destination: Destination) -> Operation:
     """The operation of one HTTP request to an MCP server. Raises OperationError."""
+    path = destination.record.path if isinstance(destination.record, ToolServer) else None
     if request.method in ("GET", "DELETE"):
+        endpoint.require(request, path)
         return entities.housekeeping(destination)  # the session's stream of events, and the session's end
     if request.method != "POST":
         raise OperationError(Reason.UNKNOWN_OPERATION, f"MCP has no {request.method[:20]} requests")
     message = rpc.read(request)
+    endpoint.require(request, path, message.rpc)
     body.require_spelling(message.params, _PARAMS, message.rpc)
     mirrored = mcp_headers.parameters(request)
     mcp_headers.require_agreement(request, message, mirrored)

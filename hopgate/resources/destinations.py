@@ -28,6 +28,9 @@ from hopgate.resources.kinds import (
 )
 from hopgate.resources.network import DialTarget
 
+# Where the protocols' own SDKs answer when nothing else is said.
+A2A_PATH: Final = "/"
+MCP_PATH: Final = "/mcp"
 HTTPS_PORT: Final = 443
 HTTP_PORT: Final = 80
 # Longer than any tool name that MCP recommends (128) and any model's path in a registry of models.
@@ -54,13 +57,18 @@ def agent(name: ObjectName, manifest: Fields) -> Agent:
 
     def read(field: Field) -> Agent:
         spec = Fields(field)
+        protocols = spec.optional("protocols", fields.items(fields.choice(AgentProtocol), at_least=1), empty.protocols)
+        path = spec.optional("path", network.url_path, A2A_PATH)
+        if AgentProtocol.A2A not in protocols and spec.has("path"):
+            spec.refuse("path", Code.CONTRADICTION, "expected no `path` where `protocols` has no `A2A`: it says where that is answered")
         result = Agent(
             name=name,
             service_account_name=spec.optional("serviceAccountName", network.object_name, name.name),
             owner=spec.optional("owner", fields.phrase, None),
             purpose=spec.optional("purpose", fields.text, None),
             version=spec.optional("version", fields.phrase, None),
-            protocols=spec.optional("protocols", fields.items(fields.choice(AgentProtocol), at_least=1), empty.protocols),
+            protocols=protocols,
+            path=path if AgentProtocol.A2A in protocols else None,
             service=spec.optional("service", _service, None),
         )
         spec.close()
@@ -82,6 +90,10 @@ def tool_server(name: ObjectName, manifest: Fields) -> ToolServer:
         upstream = _upstream(spec, name, service)
         tools: tuple[Tool, ...] = spec.optional("tools", fields.items(_tool), ())
         _refuse_repeated_tools(spec, tools)
+        path = spec.optional("path", network.url_path, MCP_PATH)
+        reads_mcp = protocol is ToolProtocol.MCP and upstream.tls is not Tls.SEALED
+        if not reads_mcp and spec.has("path"):
+            spec.refuse("path", Code.CONTRADICTION, "expected no `path` where the gate reads no MCP: it says where that is answered")
         if protocol is ToolProtocol.HTTP and spec.has("tools"):
             spec.refuse("tools", Code.CONTRADICTION, "expected no `tools` with protocol `HTTP`: tools are MCP's")
         if upstream.tls is Tls.SEALED and spec.has("tools"):
@@ -90,6 +102,7 @@ def tool_server(name: ObjectName, manifest: Fields) -> ToolServer:
         return ToolServer(
             name=name,
             protocol=protocol,
+            path=path if reads_mcp else None,
             service=service,
             hosts=hosts,
             port=upstream.port,

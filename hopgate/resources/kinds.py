@@ -121,7 +121,7 @@ class DialAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """A workload that is known, and its owner."""
+    """A workload that is known, and its owner. `path` is where it answers A2A; None: it doesn't."""
 
     name: ObjectName
     service_account_name: str
@@ -129,6 +129,7 @@ class Agent:
     purpose: str | None = None
     version: str | None = None
     protocols: tuple[AgentProtocol, ...] = (AgentProtocol.A2A,)
+    path: str | None = "/"
     service: Service | None = None
 
 
@@ -142,10 +143,14 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolServer:
-    """An MCP server or an HTTP API that agents may reach: by `service`, or by `hosts` and `port`."""
+    """An MCP server or an HTTP API that agents may reach: by `service`, or by `hosts` and `port`.
+
+    `path` is where it answers MCP; None where the gate reads no MCP.
+    """
 
     name: ObjectName
     protocol: ToolProtocol
+    path: str | None = "/mcp"
     service: Service | None = None
     hosts: tuple[str, ...] = ()
     port: int = 443

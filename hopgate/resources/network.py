@@ -23,6 +23,9 @@ MAX_PORT: Final = 65535
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 # A field value as RFC 9110 section 5.5 has it, without obs-text and tabs; leading blanks would be trimmed on the way.
 _FIELD_VALUE_START = re.compile(r"(?:[!-~][ -~]*)?")
+# RFC 3986 section 2.3: unreserved characters, which have no second spelling that a server must take for the same.
+_PATH = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+")
+MAX_PATH_CHARACTERS = 256
 # Longer than any header name or scheme that an API asks for.
 MAX_HEADER_CHARACTERS = 256
 
@@ -126,6 +129,18 @@ def _reject_host(value: str) -> str | None:
     if any(value == suffix or value.endswith(f".{suffix}") for suffix in _INSIDE_SUFFIXES):
         return ": names of the inside are reached by `service`"
     return None
+
+
+def url_path(field: Field) -> str:
+    """The one path of a protocol's endpoint, as it stands in a URL: one spelling, so that comparing it is comparing places."""
+    value = fields.text(field)
+    if len(value) > MAX_PATH_CHARACTERS or _PATH.fullmatch(value) is None or any(part in {".", ".."} for part in value.split("/")):
+        raise field.refusal(
+            Code.INVALID_VALUE,
+            f"expected a path such as `/mcp`, of letters, digits, `-`, `_`, `.`, `~` and single `/`, without one at its end, "
+            f"got {fields.quote(value)}",
+        )
+    return value
 
 
 def _is_address(value: str) -> bool:

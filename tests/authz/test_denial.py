@@ -187,7 +187,7 @@ def a2a_answer(version: str) -> Callable[[Gate, HttpRequest, Operation], tuple[i
 
     def answer(server: Gate, request: HttpRequest, operation: Operation) -> tuple[int, bytes]:
         if request.method == "GET":
-            return 200, json.dumps(_card(server.url, version)).encode()
+            return 200, json.dumps(_card(server.url + asked.ENDPOINT, version)).encode()
         said: dict[str, Any] = {"messageId": "m"}
         said |= {"role": "ROLE_AGENT", "parts": [{"text": "yes"}]} if version == "1.0" else {"role": "agent", "kind": "message"}
         said |= {} if version == "1.0" else {"parts": [{"kind": "text", "text": "yes"}]}

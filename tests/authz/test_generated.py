@@ -30,7 +30,7 @@ SCHEMA = {
 }
 RECORDS: dict[Protocol, Agent | ToolServer | ModelProvider] = {
     Protocol.MCP: ToolServer(name=NAME, protocol=ToolProtocol.MCP, tools=(Tool(name="search", input_schema=SCHEMA),)),
-    Protocol.A2A: Agent(name=NAME, service_account_name="it"),
+    Protocol.A2A: Agent(name=NAME, service_account_name="it", path="/mcp"),
     Protocol.OPENAI: ModelProvider(name=NAME, provider=Provider.OPENAI, hosts=("api.openai.com",), models=("gpt-4o",)),
     Protocol.ANTHROPIC: ModelProvider(name=NAME, provider=Provider.ANTHROPIC, hosts=("api.anthropic.com",)),
 }

@@ -27,7 +27,7 @@ def at(protocol: Protocol) -> Destination:
     record: Agent | ToolServer | ModelProvider = SERVER
     kind = DestinationKind.TOOL_SERVER
     if protocol is Protocol.A2A:
-        record, kind = Agent(name=NAME, service_account_name="it"), DestinationKind.AGENT
+        record, kind = Agent(name=NAME, service_account_name="it", path="/mcp"), DestinationKind.AGENT
     elif protocol in (Protocol.OPENAI, Protocol.ANTHROPIC):
         record, kind = MODELS, DestinationKind.MODEL_PROVIDER
     return Destination(name=DestinationName(kind, NAME), protocol=protocol, tls=Tls.OPEN, record=record)

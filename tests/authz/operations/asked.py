@@ -16,6 +16,8 @@ from hopgate.resources.kinds import Agent, ModelProvider, Provider, Service, Tls
 from hopgate.resources.registry import Destination, Protocol
 from tests.authz import requests
 
+# Where the agent and the MCP servers answer.
+ENDPOINT: Final = "/mcp"
 JSON: Final = (("content-type", "application/json"),)
 _SEARCH: Final = {
     "type": "object",
@@ -37,7 +39,9 @@ def _destination(kind: DestinationKind, protocol: Protocol, record: Agent | Tool
 
 def tool_server(*tools: Tool, protocol: Protocol = Protocol.MCP) -> Destination:
     kind = ToolProtocol.MCP if protocol is Protocol.MCP else ToolProtocol.HTTP
-    record = ToolServer(name=ObjectName("demo", "tickets"), protocol=kind, service=Service(name="tickets", port=80), tools=tools)
+    record = ToolServer(
+        name=ObjectName("demo", "tickets"), protocol=kind, path=ENDPOINT, service=Service(name="tickets", port=80), tools=tools
+    )
     return _destination(DestinationKind.TOOL_SERVER, protocol, record)
 
 
@@ -48,7 +52,9 @@ def provider(protocol: Protocol, *models: str) -> Destination:
 
 MCP: Final = tool_server(Tool(name="search", input_schema=_SEARCH), Tool(name="delete"))
 OPEN_MCP: Final = tool_server()
-A2A: Final = _destination(DestinationKind.AGENT, Protocol.A2A, Agent(name=ObjectName("demo", "researcher"), service_account_name="r"))
+A2A: Final = _destination(
+    DestinationKind.AGENT, Protocol.A2A, Agent(name=ObjectName("demo", "researcher"), service_account_name="r", path=ENDPOINT)
+)
 OPENAI: Final = provider(Protocol.OPENAI, "gpt-4o", "gpt-4o-mini")
 ANTHROPIC: Final = provider(Protocol.ANTHROPIC, "claude-small")
 HTTP: Final = tool_server(protocol=Protocol.HTTP)
@@ -58,7 +64,7 @@ RESEARCHER: Final = Entity("Agent", "demo/researcher")
 LLM: Final = Entity("ModelProvider", "demo/llm")
 
 
-def post(body: bytes | dict[str, Any] | list[Any], *headers: tuple[str, str], path: str = "/mcp") -> HttpRequest:
+def post(body: bytes | dict[str, Any] | list[Any], *headers: tuple[str, str], path: str = ENDPOINT) -> HttpRequest:
     """A POST of JSON with more headers."""
     return requests.http(host="x", path=path, body=body, headers=JSON + headers)
 

@@ -28,7 +28,7 @@ EACH_MESSAGE = pytest.mark.parametrize(("method", "params", "kind"), MESSAGES.va
 def test_a_message_is_sent_to_the_agent(method: str, params: dict[str, Any], kind: str) -> None:
     configuration = {"acceptedOutputModes": ["text"], "blocking": True, "historyLength": 3, "returnImmediately": False}
     for given in (params, params | {"configuration": configuration, "metadata": {"a": 1}}, params | {"configuration": None}):
-        assert asked.operation(asked.post(asked.rpc(method, given), path="/"), asked.A2A) == Operation(
+        assert asked.operation(asked.post(asked.rpc(method, given)), asked.A2A) == Operation(
             action=Action.SEND_MESSAGE, resource=asked.RESEARCHER, server=None, context={"message": {"kind": kind}}, rpc=RpcEnvelope(id=7)
         )
 

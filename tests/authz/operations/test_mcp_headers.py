@@ -37,7 +37,9 @@ def server(schema: dict[str, Any] | None = SCHEMA) -> Destination:
 
 
 def call(arguments: dict[str, Any], *headers: tuple[str, str]) -> HttpRequest:
-    return requests.http(host="x", body=requests.tool_call("query", arguments), headers=(("content-type", "application/json"), *headers))
+    return requests.http(
+        host="x", path="/mcp", body=requests.tool_call("query", arguments), headers=(("content-type", "application/json"), *headers)
+    )
 
 
 def refusal(request: HttpRequest, destination: Destination) -> OperationError:
@@ -135,10 +137,10 @@ def test_without_a_declared_schema_no_argument_is_judged_and_no_header_differs_f
 def test_parameters_beside_another_method_are_refused(method: str) -> None:
     body = {"jsonrpc": "2.0", "id": 1, "method": method}
     kind = ("content-type", "application/json")
-    found = refusal(requests.http(host="x", body=body, headers=(kind, ("mcp-param-region", "eu"))), server())
+    found = refusal(requests.http(host="x", path="/mcp", body=body, headers=(kind, ("mcp-param-region", "eu"))), server())
     assert found.reason is Reason.HEADER_BODY_MISMATCH
     if method != "no/such":
-        assert operations.extract(requests.http(host="x", body=body, headers=(kind,)), server()).action in (
+        assert operations.extract(requests.http(host="x", path="/mcp", body=body, headers=(kind,)), server()).action in (
             Action.USE_PROTOCOL,
             Action.LIST_TOOLS,
         )

@@ -36,7 +36,7 @@ IT = ObjectName("demo", "it")
 
 def test_an_agent_without_a_spec_has_its_defaults(change: Change) -> None:
     assert parse(change("Agent", ("spec",), ...)).resource == Agent(
-        name=IT, service_account_name="it", protocols=(AgentProtocol.A2A,), service=None
+        name=IT, service_account_name="it", protocols=(AgentProtocol.A2A,), path="/", service=None
     )
 
 
@@ -47,6 +47,7 @@ def test_an_agent_keeps_all_that_is_written(change: Change) -> None:
         "purpose": "plans\nthings",
         "version": "1.2",
         "protocols": ["HTTP", "A2A"],
+        "path": "/a2a/v1",
         "service": {"name": "planner", "port": 8080},
     }
 
@@ -57,13 +58,14 @@ def test_an_agent_keeps_all_that_is_written(change: Change) -> None:
         purpose="plans\nthings",
         version="1.2",
         protocols=(AgentProtocol.HTTP, AgentProtocol.A2A),
+        path="/a2a/v1",
         service=Service(name="planner", port=8080),
     )
 
 
 def test_a_tool_server_by_hosts_has_the_defaults_of_https(change: Change) -> None:
     assert parse(change("ToolServer", ("metadata", "labels"), {})).resource == ToolServer(
-        name=IT, protocol=ToolProtocol.MCP, hosts=("tools.example.com",), port=443, tls=Tls.OPEN
+        name=IT, protocol=ToolProtocol.MCP, path="/mcp", hosts=("tools.example.com",), port=443, tls=Tls.OPEN
     )
 
 
@@ -71,11 +73,19 @@ def test_a_tool_server_by_service_is_plain_at_the_services_port(change: Change) 
     assert parse(change("ServiceServer", ("spec", "address"), "127.0.0.1")).resource == ToolServer(
         name=IT,
         protocol=ToolProtocol.HTTP,
+        path=None,
         service=Service(name="tickets", port=8080),
         port=8080,
         tls=Tls.DISABLED,
         address=DialAddress(ip="127.0.0.1", port=8080),
     )
+
+
+def test_an_agent_without_a2a_has_no_path(change: Change) -> None:
+    agent = parse(change("Agent", ("spec", "protocols"), ["HTTP"])).resource
+
+    assert isinstance(agent, Agent)
+    assert agent.path is None
 
 
 def test_without_tls_hosts_are_reached_at_port_80(change: Change) -> None:
@@ -128,6 +138,16 @@ def test_tools_keep_their_input_schema(change: Change) -> None:
         pytest.param("Agent", ("spec", "purpose"), ["x"], "WrongType", "x", id="agent: purpose a list"),
         pytest.param("Agent", ("spec", "protocols"), [], "InvalidValue", ["HTTP"], id="agent: no protocol"),
         pytest.param("Agent", ("spec", "protocols"), "A2A", "WrongType", ["A2A"], id="agent: protocols not a list"),
+        pytest.param("Agent", ("spec", "path"), "a2a", "InvalidValue", "/a2a", id="agent: path without a slash"),
+        pytest.param("Agent", ("spec", "path"), "/a//b", "InvalidValue", "/a/b.c~d_e-f", id="agent: path with an empty part"),
+        pytest.param("Agent", ("spec", "path"), "/a/", "InvalidValue", "/", id="agent: path with a slash at its end"),
+        pytest.param("Agent", ("spec", "path"), "/a/../b", "InvalidValue", "/a/..b", id="agent: path with dots"),
+        pytest.param("ToolServer", ("spec", "path"), "/m%63p", "InvalidValue", "/mcp", id="path with an escape"),
+        pytest.param("ToolServer", ("spec", "path"), "/mcp?a", "InvalidValue", "/" + "a" * 255, id="path with a query"),
+        pytest.param("ToolServer", ("spec", "path"), "/" + "a" * 256, "InvalidValue", "/v1/mcp", id="path too long"),
+        pytest.param("ToolServer", ("spec", "path"), "/mcp\n", "InvalidValue", "/MCP", id="path with a line break"),
+        pytest.param("ServiceServer", ("spec", "path"), "/mcp", "Contradiction", ..., id="path of an HTTP server"),
+        pytest.param("SealedServer", ("spec", "path"), "/mcp", "Contradiction", ..., id="path where nothing is read"),
         pytest.param("Agent", ("spec", "service", "name"), "a.b", "InvalidName", "a-b", id="agent: service name with a dot"),
         pytest.param("Agent", ("spec", "service", "port"), ..., "MissingField", 80, id="agent: service without a port"),
         pytest.param("Agent", ("spec", "service", "port"), 0, "InvalidPort", 1, id="agent: port 0"),
