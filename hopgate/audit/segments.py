@@ -26,7 +26,8 @@ def of(spool: Path, table: str) -> tuple[Path, ...]:
         raise unreadable(folder, error) from error
     for path in found:
         try:
-            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            with path.open("rb"):
+                pass
         except OSError as error:
             raise unreadable(path, error) from error
     return tuple(found)

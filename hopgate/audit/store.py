@@ -38,7 +38,6 @@ class Filters:
     action: str | None = None
     verdict: str | None = None
     reason: str | None = None
-    resource: str | None = None
     limit: int = DEFAULT_LIMIT
     oldest_first: bool = False
 

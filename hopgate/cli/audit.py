@@ -32,7 +32,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one ob
 
 
 class _Moment(click.ParamType[int]):
-    """ISO 8601, or how long ago: `15m`, `2h`, `1d`. Gives Unix microseconds."""
+    """ISO 8601 (UTC where it names no zone, as in the tables), or how long ago: `15m`, `2h`, `1d`. Gives Unix microseconds."""
 
     name = "time"
 
@@ -44,8 +44,9 @@ class _Moment(click.ParamType[int]):
         if ago is not None:
             return max(0, int((time.time() - int(ago[1]) * _UNITS[ago[2]]) * 1_000_000))
         try:
-            return int(datetime.datetime.fromisoformat(text).astimezone().timestamp() * 1_000_000)
-        except (ValueError, OverflowError):
+            moment = datetime.datetime.fromisoformat(text)
+            return int((moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp() * 1_000_000)
+        except ValueError:
             self.fail(f"expected a time such as `2h` or `2026-01-31T12:00:00`, got `{text[:40]}`", param, ctx)
 
 
@@ -54,7 +55,7 @@ def _filters(command: Any) -> Any:
     for option in reversed(
         (
             click.option("--table", type=click.Choice(tuple(records.TABLES)), default="decisions", show_default=True, help="Which table."),
-            click.option("--since", type=_Moment(), help="Not before: `15m`, `2h`, `1d` ago, or ISO 8601."),
+            click.option("--since", type=_Moment(), help="Not before: `15m`, `2h`, `1d` ago, or ISO 8601 in UTC."),
             click.option("--until", type=_Moment(), help="Before: the same forms."),
             click.option("--caller", help="The calling agent, NAMESPACE/NAME."),
             click.option("--user", help="On whose behalf: the user's id."),

@@ -108,3 +108,36 @@ DIGEST = {"length": MAX_TEXT + 1, "sha256": hashlib.sha256(LONG.encode()).hexdig
 )
 def test_long_text_becomes_its_length_and_digest(value: Any, shortened: Any) -> None:
     assert records.shorten(value) == shortened
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_a_context_that_nests_too_deep_is_left_out_and_the_record_says_so() -> None:
+    read = json.loads(records.render(samples.decision(context={"arguments": nested(100_000)})))
+    assert (read["context"], read["truncated"]) == ({}, True)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        samples.change(after={"bind": ["/srv/\udcff"]}),
+        samples.change(after={"\ud800": "x"}),
+        samples.decision(path="/srv/\udcff", context={"a": "\ud800"}),
+        samples.decision(message=LARGE + "\udcff"),
+    ],
+    ids=["a path", "a key", "a decision", "one that is cut"],
+)
+def test_text_without_utf8_is_written_as_its_code(record: Record) -> None:
+    rendered = records.render(record)
+    assert len(rendered) <= MAX_RECORD_BYTES
+    assert json.loads(rendered.decode())["id"] == record.id
+
+
+def test_a_byte_of_a_path_is_recognised() -> None:
+    rendered = json.loads(records.render(samples.change(after={"bind": ["/srv/\udcff"]})))
+    assert rendered["after"] == {"bind": ["/srv/\\udcff"]}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hopgate.audit import chain, verify
+from hopgate.audit import chain, store, verify
 from hopgate.audit.errors import QueryError
 from hopgate.audit.verify import FaultKind
 from tests.hopgate.audit import samples
@@ -159,3 +159,32 @@ def test_any_altered_byte_is_found(lines: Lines, data: st.DataObject) -> None:
 
 def test_whole_lines_have_no_fault(lines: Lines) -> None:
     assert not list(verify.check_lines("f", samples.WRITER, "decisions", lines))
+
+
+def _unlistable(folder: Path) -> None:
+    for path in (folder / "decisions").iterdir():
+        path.unlink()
+    (folder / "decisions").rmdir()
+    (folder / "decisions").write_bytes(b"")
+
+
+def _dangling(folder: Path) -> None:
+    (folder / "decisions" / "authz-1-00000009.jsonl").symlink_to(folder / "nowhere")
+
+
+def _no_file(folder: Path) -> None:
+    (folder / "decisions" / "authz-1-00000009.jsonl").mkdir()
+
+
+@pytest.mark.parametrize("hide", [_unlistable, _dangling, _no_file], ids=["no folder", "a segment that is gone", "no file"])
+def test_what_can_not_be_read_is_never_whole(tmp_path: Path, hide: Callable[[Path], None]) -> None:
+    samples.written(tmp_path, COUNT)
+    spool = samples.spool(tmp_path)
+    spool.append(samples.name())
+    spool.close()
+    assert verify.verify(tmp_path).faults == ()
+    hide(tmp_path)
+    with pytest.raises(QueryError, match="can't be read"):
+        verify.verify(tmp_path)
+    with pytest.raises(QueryError, match="can't be read"):
+        store.query(tmp_path, "decisions", store.Filters())

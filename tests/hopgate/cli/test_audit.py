@@ -104,7 +104,6 @@ def test_lists_the_other_tables(data: Path, table: str, shown: str) -> None:
 WRONG = {
     "a filter that the table does not have": ["list", "--table", "names", "--verdict", "Deny"],
     "a time that is none": ["list", "--since", "yesterday"],
-    "a time before all times": ["list", "--since", "0001-01-01T00:00:00+23:59"],
     "a table that is none": ["list", "--table", "x"],
     "a limit of none": ["list", "--limit", "0"],
     "no id": ["show"],
