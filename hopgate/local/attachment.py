@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Attachment:
             self._envoy.use(self._bootstrap())  # an Envoy that ends and comes back keeps the port that others were told
 
     async def stop(self) -> None:
-        """End Envoy and the resolver and let go of the namespace."""
+        """End Envoy and the resolver, let go of the namespace and take away the folder."""
         if self._restarting is not None:
             self._restarting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -103,6 +104,7 @@ class Attachment:
         await self._envoy.stop()
         await self._resolver.stop()
         os.close(self.spec.namespace)
+        shutil.rmtree(self._folder, ignore_errors=True)  # the bootstrap in it holds the workload credential
 
     def registry_changed(self, registry: Registry) -> None:
         """Use `registry` from now on. A change in whose CA is trusted for what needs another bootstrap, hence another Envoy."""

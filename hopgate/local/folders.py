@@ -78,12 +78,11 @@ class RunFolder:
 
 
 def open_run(data: Path, name: str) -> RunFolder:
-    """Make and lock the run folder `name`, clearing what killed gates left beside it. Raises FolderError when it is in use."""
+    """Make and lock the run folder `name`, clearing what killed gates left, of any data folder. Raises FolderError when it is in use."""
     base = run_base(data)
     with _only_one():
+        _clear()
         base.mkdir(mode=0o700, exist_ok=True)
-        for left in _abandoned(base):
-            shutil.rmtree(left, ignore_errors=True)
         path = base / name
         path.mkdir(mode=0o700, exist_ok=True)
         descriptor = _lock(path)
@@ -115,6 +114,15 @@ def _only_one() -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _clear() -> None:
+    """Take away every run folder whose gate is gone."""
+    for base in _folders(RUN_ROOT):
+        for left in _abandoned(base):
+            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            base.rmdir()  # only where it is empty
 
 
 def _folders(base: Path) -> list[Path]:

@@ -83,6 +83,16 @@ def test_opened_paths_and_sockets_are_seen_and_recorded(world: World, tmp_path: 
     assert str(tmp_path) in started["after"]["binds"]
 
 
+def test_of_an_agent_that_ended_the_gate_keeps_nothing(world: World) -> None:
+    def agents() -> set[Path]:
+        return {path for folder in world.gate.run_folders() for path in folder.glob("agent-*")}
+
+    before = agents()
+    with world.gate.running("demo/planner", "/bin/cat"):
+        assert wait(lambda: agents() - before, "the agent has a folder")
+    wait(lambda: agents() == before, "its folder, with its credential, is gone")
+
+
 def test_a_gate_brought_along_leaves_nothing_behind(own_world: World) -> None:
     own_world.gate.stop()
     done = own_world.gate.run(

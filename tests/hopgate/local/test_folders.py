@@ -110,6 +110,18 @@ class TestRunFolder:
             held.remove()
             end(living)
 
+    def test_of_a_gate_killed_over_another_data_folder_is_cleared_too(self, data: Path, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
+        living = other_gate(tmp_path / "third", "run-1")
+        end(other_gate(tmp_path / "other", "up"))
+        held = folders.open_run(data, "up")
+        try:
+            assert not folders.run_base(tmp_path / "other").exists()
+            assert (folders.run_base(tmp_path / "third") / "run-1" / "control.sock").exists()
+        finally:
+            held.remove()
+            end(living)
+
     def test_of_a_killed_gate_is_taken_over(self, data: Path) -> None:
         end(other_gate(data, "up"))
         held = folders.open_run(data, "up")
