@@ -301,7 +301,7 @@ def _condition_schema() -> Schema:
 
 
 def to_yaml(value: Schema) -> str:
-    """A mapping as YAML in block form; every string that could be read as anything else is in quotes."""
+    """A mapping of printable texts as YAML in block form; every string that could be read as anything else is in quotes."""
     return "\n".join(_lines(value)) + "\n"
 
 
