@@ -52,6 +52,14 @@ def test_they_are_one_category(server: ApiServer) -> None:
     assert sorted(resources) == sorted(definition.name for definition in DEFINITIONS.values())
 
 
+def test_kubectl_lists_all_kinds_at_once(server: ApiServer, agent: _Object) -> None:
+    quarantined = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "ShadowAgent", "metadata": {"name": f"found-by-{agent.namespace}"}}
+    _create(server, quarantined)
+    listed = server.kubectl("get", "hopgate", "-A", "-o", "name").split()
+
+    assert {"agent.hopgate.dev/planner", f"shadowagent.hopgate.dev/found-by-{agent.namespace}"} <= set(listed)
+
+
 def test_each_field_is_explained(server: ApiServer) -> None:
     text = server.kubectl("explain", "toolservers.spec.credential")
 

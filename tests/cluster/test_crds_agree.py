@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import pytest
 
 from hopgate.kubernetes import crds
 from hopgate.manifests import document
-from hopgate.resources import parse
+from hopgate.resources import fields, parse
 from hopgate.resources.fields import FieldError
 from tests.cluster import mistakes
 from tests.cluster.mistakes import Mistake
 from tests.cluster.verdicts import DEFINITIONS, Manifest, Verdict, Verdicts, changed, paths
+from tests.hopgate.resources.conftest import GOOD
 from tests.hopgate.resources.test_destinations import CERTIFICATE, CREDENTIAL
+from tests.hopgate.resources.test_governance import KEY, TEST
 
 # Mistakes of the reader that the server takes, by id.
 READER_ALONE = {
@@ -168,6 +170,31 @@ def test_any_fields_together_contradict_each_other_alike(verdicts: Verdicts, kin
         _require_agreement(verdict, manifest)
         accepted += verdict.answer is not None
     assert accepted > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "item"),
+    [
+        ("ModelProvider", ("spec", "hosts"), lambda number: f"{number}{'a' * 50}.{'b' * 60}.{'c' * 60}.example.com"),
+        ("ModelProvider", ("spec", "models"), lambda number: f"{number}{'m' * 240}"),
+        ("ToolServer", ("spec", "tools"), lambda number: {"name": f"{number}{'t' * 240}", "inputSchema": {}}),
+        ("Policy", ("spec", "tests"), lambda number: {**TEST, "name": f"test {number}"}),
+        ("IdentityProvider", ("spec", "audiences"), lambda number: f"audience {number}"),
+        ("IdentityProvider", ("spec", "jwks", "keys"), lambda number: {**KEY, "kid": f"{number}"}),
+    ],
+    ids=["hosts", "models", "tools", "tests", "audiences", "keys"],
+)
+def test_the_longest_list_is_taken_and_one_more_is_refused(
+    verdicts: Verdicts, kind: str, path: tuple[str, ...], item: Callable[[int], object]
+) -> None:
+    """With long items too: what the rules cost stays within the server's budget."""
+    good = changed(GOOD[kind], ("spec", "jwksURI"), ...) if "jwks" in path else GOOD[kind]
+    longest, longer = (changed(good, path, [item(number) for number in range(fields.MAX_ITEMS + more)]) for more in (0, 1))
+    taken, refused = verdicts.of(kind, longest), verdicts.of(kind, longer)
+
+    assert (taken.read.mistakes, taken.refusal) == ((), "")
+    assert refused.read.mistakes
+    assert "must have at most" in refused.refusal
 
 
 def test_a_schema_beyond_all_reason_is_known_to_the_reader_alone(verdicts: Verdicts) -> None:

@@ -176,6 +176,18 @@ def _undescribed(schema: Schema, path: tuple[str, ...]) -> Iterator[str]:
         yield from _undescribed(schema["items"], (*path, "[]"))
 
 
+@DEFINITIONS
+def test_the_reference_page_has_its_names_columns_and_status(repository: Path, definition: Definition) -> None:
+    page = (repository / "docs" / "reference" / "resources.md").read_text()
+    columns = ", ".join(column.name for column in definition.columns if not column.wide)
+    rows = re.findall(r"^\| `status\.(\w+)` \| ([^|]*) \|", page, re.MULTILINE)
+    (version,) = crds.manifest(definition)["spec"]["versions"]
+
+    assert f"| `{definition.kind}` | `{definition.plural}` | `{definition.short}` | {columns} |" in page
+    documented = {field for field, kinds in rows if kinds == "all" or f"`{definition.kind}`" in kinds}
+    assert documented == set(version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"])
+
+
 def test_the_chart_has_them_as_they_are_generated(repository: Path, tmp_path: Path) -> None:
     """`make gen` writes them."""
     (tmp_path / "hopgate.dev_stale.yaml").touch()
