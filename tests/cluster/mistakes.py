@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hopgate.resources import fields
+from hopgate.resources import fields, network
 from hopgate.resources.fields import Path
 from tests.cluster.verdicts import DEFINITIONS, Manifest, changed
 from tests.hopgate.resources import test_destinations, test_governance, test_network, test_parse
@@ -97,6 +97,8 @@ def _hosts() -> Iterator[Mistake]:
     for kind in UPSTREAMS:
         for called, row in _rows(test_network.test_a_host_is_one_spelling_of_an_outside_name):
             yield _mistake(f"host: {called}", kind, ("spec", "hosts"), [row["bad"]], [row["allowed"]])
+        for suffix in network.INSIDE_SUFFIXES:
+            yield _mistake(f"host: end of a label, {suffix}", kind, ("spec", "hosts"), [f"a.{suffix}"], [f"a{suffix}"])
 
 
 def _addresses() -> Iterator[Mistake]:

@@ -82,6 +82,8 @@ def test_a_mistake_is_refused_by_both_and_its_neighbour_by_neither(verdicts: Ver
 
     assert refused.read.mistakes
     assert (refused.answer is not None) == (mistake.id in READER_ALONE)
+    if refused.answer is None and mistake.bad.get("spec") != mistake.allowed.get("spec"):
+        assert any(fields.show(found.path) in refused.refusal for found in refused.read.mistakes), refused.refusal
     assert (allowed.read.mistakes, allowed.refusal) == ((), "")
     assert allowed.answer is not None
     assert parse.parse(allowed.answer).resource == allowed.read.resource
