@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from hopgate.policy import arguments, cedar, registered, schema
+from hopgate.policy import cedar, registered, schema
 from hopgate.policy.admission import PolicyMistake
-from hopgate.policy.errors import ArgumentError
 from hopgate.policy.index import BoundRule
 from hopgate.policy.question import Action, Entity, Judgement, Question
+from hopgate.resources.arguments import NO_ARGUMENTS, ArgumentError
 from hopgate.resources.kinds import Expectation, Policy, PolicyTest
 from hopgate.resources.registry import Registry
 
@@ -79,7 +79,7 @@ def _question(test: PolicyTest, registry: Registry) -> Question:
     action = _action(test.action)
     server = registered.server(resource)
     tool = registered.declared_tool(resource, registry)
-    declared = arguments.record_type(None if tool is None else tool.input_schema)
+    declared = NO_ARGUMENTS if tool is None else tool.arguments
     context = _context(test, action, principal, resource, server)
     if action is Action.CALL_TOOL:
         context["arguments"] = declared.take(context["arguments"])
