@@ -32,7 +32,7 @@ _LISTED_ACTIONS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyMistake:
-    """One thing to mend in one policy. `line` and `column` count from 1 within the Cedar text; `code` is stable."""
+    """One thing to mend in one policy: `path` leads to the field. `line` and `column` count from 1 within it; `code` is stable."""
 
     namespace: str | None
     name: str
@@ -40,6 +40,7 @@ class PolicyMistake:
     column: int
     code: str
     message: str
+    path: tuple[str | int, ...] = ("spec", "cedar")
 
 
 def admit(policies: Sequence[Policy], registry: Registry) -> tuple[list[BoundRule], list[PolicyMistake]]:

@@ -49,14 +49,14 @@ def run(
     """Run the tests of `policy` against its own `rules` and nothing else; each that fails or can't be asked is a mistake."""
     judge = judge_alone([replace(rule, observed=False) for rule in rules])
     mistakes = []
-    for test in policy.tests:
+    for number, test in enumerate(policy.tests):
         try:
             allowed, why = _run_one(test, registry, judge)
         except _UnusableError as unusable:
-            mistakes.append(_mistake(policy, "InvalidTest", f"test `{test.name}`: {unusable}"))
+            mistakes.append(_mistake(policy, number, "InvalidTest", f"test `{test.name}`: {unusable}"))
             continue
         if allowed is not (test.expect is Expectation.ALLOW):
-            mistakes.append(_mistake(policy, "TestFailed", f"test `{test.name}` expects {test.expect.value}: {why}"))
+            mistakes.append(_mistake(policy, number, "TestFailed", f"test `{test.name}` expects {test.expect.value}: {why}"))
     return mistakes
 
 
@@ -129,5 +129,6 @@ def _action(text: str) -> Action:
         raise _UnusableError(f"expected an action such as CallTool, got `{text[:200]!r}`") from None
 
 
-def _mistake(policy: Policy, code: str, message: str) -> PolicyMistake:
-    return PolicyMistake(namespace=policy.namespace, name=policy.name, line=1, column=1, code=code, message=message)
+def _mistake(policy: Policy, number: int, code: str, message: str) -> PolicyMistake:
+    path = ("spec", "tests", number)
+    return PolicyMistake(namespace=policy.namespace, name=policy.name, line=1, column=1, code=code, message=message, path=path)
