@@ -15,9 +15,9 @@ from authz.caller import HOP_TOKEN_HEADER, ISSUER, VerificationKeys
 from authz.decide import Hop, decide
 from authz.request import CheckInput, Direction
 from authz.server import Call
-from authz.state import Workloads
 from authz.verdict import Reason, Verdict
 from authz.wire import WireError
+from authz.workloads import Workloads
 from hopgate.audit.records import Decision
 from hopgate.snapshot import Snapshot
 from tokenmint import credential, hop_token
@@ -140,7 +140,7 @@ class Checker:
         authorization = call.authorization or ""
         presented = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else None
         keys = VerificationKeys(hop=self._ring.public_keys(now))
-        return decide(Hop(check=check, workload=self._sources.workloads().identify(presented)), snapshot, keys, now)
+        return decide(Hop(check=check, workload=self._sources.workloads().identify(presented, now)), snapshot, keys, now)
 
     def _equip(self, check: CheckInput, verdict: Verdict, snapshot: Snapshot, decision_id: str) -> tuple[Verdict, _Allowance]:
         """What needs state or secrets: a presented token is used up, a new one minted, the upstream's credential fetched."""

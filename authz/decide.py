@@ -19,6 +19,7 @@ from authz.destination import DestinationError
 from authz.operations.errors import OperationError
 from authz.request import CheckInput, Direction, HttpRequest
 from authz.verdict import Operation, Reason, RpcEnvelope, Verdict
+from authz.workloads import Refusal
 from hopgate.identity.names import DestinationName, ObjectName
 from hopgate.policy.question import ContextValue, Entity, Judgement, Question
 from hopgate.resources.kinds import Agent, Credential, DialAddress
@@ -47,10 +48,10 @@ SINGLE_VALUED_HEADERS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
-    """What is judged: a check, and the agent whose credential the gate presented with it (None: no valid one)."""
+    """What is judged: a check, and the agent whose credential the gate presented with it, or why it is nobody's."""
 
     check: CheckInput
-    workload: ObjectName | None
+    workload: ObjectName | Refusal
 
 
 def decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int) -> Verdict:
@@ -144,10 +145,10 @@ def _decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int, draf
     return draft.verdict(reason, message)
 
 
-def _require_workload(workload: ObjectName | None, snapshot: Snapshot, draft: _Draft) -> Agent:
+def _require_workload(workload: ObjectName | Refusal, snapshot: Snapshot, draft: _Draft) -> Agent:
     """The agent behind this gate. Outbound it is the caller; inbound the hop token says who that is."""
-    if workload is None:
-        raise _RefusedError(Reason.UNKNOWN_CALLER, "the caller presented no valid workload credential")
+    if isinstance(workload, Refusal):
+        raise _RefusedError(Reason.UNKNOWN_CALLER, f"{workload.message} ({workload.code})")
     if draft.direction is Direction.OUTBOUND:
         draft.caller = workload
     agent = snapshot.registry.agents.get(workload)

@@ -20,7 +20,8 @@ from pathlib import Path
 from authz import state as states
 from authz.check import Checker, Sources
 from authz.server import Server
-from authz.state import Applied, Failed, Ready, Report, State, StateError, Workloads
+from authz.state import Applied, Failed, Ready, Report, State, StateError
+from authz.workloads import HeldCredentials
 from hopgate.audit.errors import AuditError
 from hopgate.audit.spool import Durability, Spool
 from hopgate.manifests import snapshots
@@ -47,14 +48,14 @@ class Process:
         self._resources = resources
         self._state = State(sequence=0)
         self.snapshot = snapshot
-        self.workloads = Workloads(self._state)
+        self.workloads = HeldCredentials(self._state)
         self.mistakes: tuple[str, ...] = ()
         self._reloading: asyncio.Task[None] | None = None
 
     def apply(self, state: State) -> None:
         """Put the gate's state in force."""
         self._state = state
-        self.workloads = Workloads(state)
+        self.workloads = HeldCredentials(state)
         self.snapshot = replace(self.snapshot, upstreams=states.upstreams(state))
 
     def folder_changed(self) -> None:

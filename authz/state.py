@@ -12,7 +12,6 @@ import hashlib
 import msgspec
 
 from hopgate.identity import names
-from hopgate.identity.names import ObjectName
 from hopgate.resources.kinds import DialAddress
 from hopgate.snapshot import ResolvedHost, Upstreams
 
@@ -123,16 +122,3 @@ def upstreams(state: State) -> Upstreams:
         hosts={item.host: ResolvedHost(addresses=item.addresses, resolved_at=item.resolved_at) for item in state.hosts},
         gates={names.parse(item.agent): DialAddress(ip=item.ip, port=item.port) for item in state.gates},
     )
-
-
-class Workloads:
-    """Who each workload credential belongs to."""
-
-    def __init__(self, state: State) -> None:
-        self._agents = {item.credential_sha256: names.parse(item.agent) for item in state.workloads}
-
-    def identify(self, credential: str | None) -> ObjectName | None:
-        """The agent whose credential this is, or None. Only hashes are compared, so timing tells nothing of use."""
-        if credential is None:
-            return None
-        return self._agents.get(credential_sha256(credential))
