@@ -88,7 +88,7 @@ def test_what_could_be_read_in_two_ways_is_refused(refused: bytes, read: bytes) 
 
 def test_an_error_repeats_nothing_of_the_body() -> None:
     for data in (b'{"secretname": 1, "secretname": 2}', b'{"secretname" 1}', b'["secretname\xff"]', b'"secretname'):
-        with pytest.raises(JsonError):
+        with pytest.raises(JsonError) as caught:
             strict_json.parse(data)
         assert "secretname" not in str(caught.value)
 
