@@ -7,8 +7,9 @@ Allow into a Deny. The answer that allows is built before the record is written 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from authz import denial, recording, wire
 from authz.caller import HOP_TOKEN_HEADER, ISSUER, VerificationKeys
@@ -23,7 +24,7 @@ from hopgate.snapshot import Snapshot
 from tokenmint import credential, hop_token
 from tokenmint.errors import CredentialError, TokenError
 from tokenmint.hop_token import RequestBinding
-from tokenmint.keys import KeyRing
+from tokenmint.keys import PublicKey, SigningKey
 from tokenmint.replay import ReplayCache
 
 _log = logging.getLogger(__name__)
@@ -74,12 +75,22 @@ class _Allowance:
     hop_token_id: str | None = None
 
 
+class Keys(Protocol):
+    """The keys of hop tokens: a KeyRing, or SharedKeys where there are several processes."""
+
+    def signing_key(self, now: int, /) -> SigningKey:
+        """The key to sign with at `now` (Unix seconds)."""
+
+    def public_keys(self, now: int, /) -> Mapping[str, PublicKey]:
+        """The public halves that are accepted, by `kid`."""
+
+
 class Checker:
     """Answers checks. `record` writes one decision durably or raises AuditError."""
 
-    def __init__(self, sources: Sources, ring: KeyRing, replay: ReplayCache, record: Callable[[Decision], None]) -> None:
+    def __init__(self, sources: Sources, keys: Keys, replay: ReplayCache, record: Callable[[Decision], None]) -> None:
         self._sources = sources
-        self._ring = ring
+        self._keys = keys
         self._replay = replay
         self._record = record
         self.counters = Counters()
@@ -139,7 +150,7 @@ class Checker:
         now = self._sources.wall_ns() // 1_000_000_000
         authorization = call.authorization or ""
         presented = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else None
-        keys = VerificationKeys(hop=self._ring.public_keys(now))
+        keys = VerificationKeys(hop=self._keys.public_keys(now))
         return decide(Hop(check=check, workload=self._sources.workloads().identify(presented, now)), snapshot, keys, now)
 
     def _equip(self, check: CheckInput, verdict: Verdict, snapshot: Snapshot, decision_id: str) -> tuple[Verdict, _Allowance]:
@@ -172,7 +183,7 @@ class Checker:
                 now=now,
                 binding=RequestBinding.of(check.http.method, check.http.unverified_host.lower(), check.http.path, check.http.body),
             )
-            token = hop_token.mint(self._ring.signing_key(now), claims)
+            token = hop_token.mint(self._keys.signing_key(now), claims)
         except TokenError as error:
             return replace(verdict, reason=Reason.HOP_TOKEN_INVALID, message=f"no hop token for this hop: {error}"), _Allowance()
         verdict = replace(verdict, transaction=claims.transaction)

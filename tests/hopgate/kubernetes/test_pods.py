@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hopgate.kubernetes import pods
 from hopgate.kubernetes.pods import Pod, Pods
@@ -65,14 +67,55 @@ class TestIndex:
 
     def test_finds_by_uid_and_by_every_address(self) -> None:
         index = Pods.of((PLANNER, self.other))
-        assert dict(index.by_uid) == {"u1": PLANNER, "u2": self.other}
-        assert dict(index.by_ip) == {"10.0.0.1": PLANNER, "fd00::1": PLANNER, "10.0.0.2": self.other}
+        assert index.by_uid == {"u1": PLANNER, "u2": self.other}
+        assert [index.at(ip) for ip in ("10.0.0.1", "fd00::1", "10.0.0.2", "10.0.0.9")] == [PLANNER, PLANNER, self.other, None]
         assert len(index) == 2
 
-    def test_an_address_that_two_pods_have_names_neither(self) -> None:
+    def test_an_address_that_two_pods_have_names_neither_until_one_is_gone(self) -> None:
         third = replace(self.other, uid="u3", ips=("10.0.0.1", "10.0.0.3"))
-        index = Pods.of((PLANNER, third, replace(self.other, uid="u4", ips=("10.0.0.1",))))
-        assert dict(index.by_ip) == {"fd00::1": PLANNER, "10.0.0.3": third}
+        index = Pods.of((PLANNER, third))
+        assert [index.at(ip) for ip in ("10.0.0.1", "fd00::1", "10.0.0.3")] == [None, PLANNER, third]
+        assert index.remove("u1").at("10.0.0.1") == third
+        assert index.put(replace(third, ips=())).at("10.0.0.1") == PLANNER
 
     def test_a_nodes_address_names_no_pod(self) -> None:
-        assert dict(Pods.of((replace(PLANNER, host_network=True),)).by_ip) == {}
+        assert Pods.of((replace(PLANNER, host_network=True),)).at("10.0.0.1") is None
+
+    def test_a_change_leaves_the_value_before_as_it_was(self) -> None:
+        before = Pods.of((PLANNER,))
+        after = before.put(self.other).remove("u1")
+        assert (before, after) == (Pods.of((PLANNER,)), Pods.of((self.other,)))
+
+    def test_what_changes_nothing_gives_the_same_value(self) -> None:
+        index = Pods.of((PLANNER,))
+        assert index.put(replace(PLANNER)) is index
+        assert index.remove("gone") is index
+
+    @given(
+        changes=st.lists(
+            st.one_of(
+                st.builds(
+                    Pod,
+                    uid=st.sampled_from("abc"),
+                    namespace=st.just("demo"),
+                    name=st.sampled_from("xy"),
+                    service_account=st.just("default"),
+                    ips=st.lists(st.sampled_from("123"), unique=True, max_size=2).map(tuple),
+                    host_network=st.booleans(),
+                ),
+                st.sampled_from("abc"),
+            )
+        )
+    )
+    def test_any_order_of_changes_gives_the_index_of_what_is_left(self, changes: list[Pod | str]) -> None:
+        index, left = Pods(), dict[str, Pod]()
+        for change in changes:
+            if isinstance(change, Pod):
+                index, left[change.uid] = index.put(change), change
+            else:
+                index = index.remove(change)
+                left.pop(change, None)
+        expected = Pods.of(left.values())
+        assert index.by_uid == expected.by_uid
+        assert {ip: index.at(ip) for ip in "123"} == {ip: expected.at(ip) for ip in "123"}
+        assert set(index.by_ip) == set(expected.by_ip)
