@@ -19,6 +19,7 @@ from pathlib import Path
 
 from authz import state as states
 from authz.check import Checker, Sources
+from authz.mesh import Mesh
 from authz.server import Server
 from authz.state import Applied, Failed, Ready, Report, State, StateError
 from authz.workloads import HeldCredentials
@@ -49,6 +50,7 @@ class Process:
         self._state = State(sequence=0)
         self.snapshot = snapshot
         self.workloads = HeldCredentials(self._state)
+        self.mesh = Mesh()
         self.mistakes: tuple[str, ...] = ()
         self._reloading: asyncio.Task[None] | None = None
 
@@ -56,6 +58,11 @@ class Process:
         """Put the gate's state in force."""
         self._state = state
         self.workloads = HeldCredentials(state)
+        self.mesh = (
+            Mesh()
+            if state.mesh is None
+            else Mesh(credential_sha256=state.mesh.credential_sha256, trust_domains=frozenset(state.mesh.trust_domains))
+        )
         self.snapshot = replace(self.snapshot, upstreams=states.upstreams(state))
 
     def folder_changed(self) -> None:
@@ -107,6 +114,7 @@ def _checker(process: Process, spool: Spool) -> Checker:
     sources = Sources(
         snapshot=lambda: process.snapshot,
         workloads=lambda: process.workloads,
+        mesh=lambda: process.mesh,
         wall_ns=time.time_ns,
         monotonic_ns=time.monotonic_ns,
         new_id=lambda: secrets.token_hex(16),
