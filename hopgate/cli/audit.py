@@ -211,7 +211,7 @@ def _decision_row(row: dict[str, Any], *, dated: bool) -> list[str]:
         row["time"][0 if dated else 11 : -4].replace("T", " ") if row["time"].endswith("Z") else row["time"],
         row["caller"] or "?",
         row["user"] or "-",
-        _WAYS.get(row["direction"], row["direction"]),
+        _WAYS.get(row["direction"], "?"),
         f"{row['action'] or '?'} {resource}",
         row["verdict"],
         row["reason"],
