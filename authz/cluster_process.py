@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from authz import cluster_names, process, upstream_names
+from authz import cluster_names, process, recording, upstream_names
+from authz.cluster_resolver import ClusterResolver
 from authz.cluster_state import ClusterState
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
 from authz.tls_files import TlsFiles
 from authz.upstream_names import MachineNames, Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.audit.spool import Durability, Spool
+from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
 from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.snapshot import Snapshot
@@ -84,6 +86,7 @@ class Settings:
     audience: str
     listen: str
     health: str
+    resolver: str
     certificate: Path
     private_key: Path
     spool: Path
@@ -130,6 +133,8 @@ class ClusterProcess:
             TlsListener(address=settings.listen, files=files, ready=lambda: self.ready, connection_seconds=settings.connection_seconds),
         )
         self._health = HealthServer(lambda: self.ready, settings.health)
+        self._resolver = ClusterResolver(lambda: self.state.snapshot.registry, agent_at=self.state.agent_at, record=self._record_name)
+        self.resolver_port = 0
 
     @property
     def ready(self) -> bool:
@@ -161,6 +166,7 @@ class ClusterProcess:
                     task.cancel()
         finally:
             await self._server.stop(0)
+            await self._resolver.stop()
             await self._health.stop()
             self._spool.close()
 
@@ -181,6 +187,8 @@ class ClusterProcess:
         if not await self._known():
             return
         await self._server.start()
+        ip, _, port = self._settings.resolver.rpartition(":")
+        self.resolver_port = await self._resolver.start(ip.strip("[]"), int(port))
         self._serving = True
         _log.info("checks are answered at port %d", self.port)
         await self._ending.wait()
@@ -204,6 +212,9 @@ class ClusterProcess:
         except TimeoutError:
             return False
         return True
+
+    def _record_name(self, agent: ObjectName, name: str, kind: str, answer: str, transport: str) -> None:
+        self._spool.append(recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
 
     def _snapshot_changed(self, snapshot: Snapshot) -> None:
         self.state.snapshot_changed(snapshot)

@@ -14,6 +14,7 @@ from typing import Any
 
 from authz import cluster_names, upstream_names, workloads_cluster
 from authz.workloads_cluster import ClusterWorkloads
+from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
 from hopgate.kubernetes import pods as pod_objects
 from hopgate.kubernetes.keys import AuthzPods, PodReference
@@ -67,6 +68,11 @@ class ClusterState:
     def is_published(self) -> bool:
         """Whether the API server shows this process's own keys."""
         return self._pod.uid in self.published()
+
+    def agent_at(self, ip: str) -> ObjectName | None:
+        """The agent of the pod that has this address."""
+        pod = None if self.pods.index is None else self.pods.index.at(ip)
+        return None if pod is None else self.workloads.cluster.agents.get((pod.namespace, pod.service_account))
 
     def outside_hosts(self) -> set[str]:
         """The names to look up outside."""

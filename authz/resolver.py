@@ -131,27 +131,46 @@ class Resolver:
                 datagram.sendto(reply, asker)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Questions one after another, each with its length before it (RFC 7766)."""
+        """One connection's questions."""
         self._conversations[writer] = asyncio.current_task()
         try:
-            while len(self._conversations) <= MAX_CONNECTIONS:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    length = int.from_bytes(await reader.readexactly(2))
-                    if length > dns_message.MAX_QUESTION_BYTES:
-                        self.counters["malformed"] += 1
-                        return
-                    reply = self.answer(await reader.readexactly(length), "TCP")
-                    if reply is None:
-                        return
-                    writer.write(len(reply).to_bytes(2) + reply)
-                    await writer.drain()  # within the time too: an asker that reads nothing would keep its place for ever
-        except TimeoutError:
-            writer.transport.abort()  # `close` would wait for the asker to read what is left
-        except (OSError, asyncio.IncompleteReadError):
-            return
+            await converse(reader, writer, self._answer_stream, lambda: len(self._conversations) <= MAX_CONNECTIONS)
         finally:
             del self._conversations[writer]
-            writer.close()
+
+    def _answer_stream(self, data: bytes | None) -> bytes | None:
+        if data is None:
+            self.counters["malformed"] += 1
+            return None
+        return self.answer(data, "TCP")
+
+
+async def converse(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    answer: Callable[[bytes | None], bytes | None],
+    goes_on: Callable[[], bool],
+) -> None:
+    """Questions one after another, each with its length before it (RFC 7766), and the connection's end.
+
+    `answer` gets None for a message that is too long to be read; without a reply the connection ends.
+    """
+    try:
+        while goes_on():
+            async with asyncio.timeout(IDLE_SECONDS):
+                length = int.from_bytes(await reader.readexactly(2))
+                long = length > dns_message.MAX_QUESTION_BYTES
+                reply = answer(None if long else await reader.readexactly(length))
+                if reply is None:
+                    return
+                writer.write(len(reply).to_bytes(2) + reply)
+                await writer.drain()  # within the time too: an asker that reads nothing would keep its place for ever
+    except TimeoutError:
+        writer.transport.abort()  # `close` would wait for the asker to read what is left
+    except (OSError, asyncio.IncompleteReadError):
+        return
+    finally:
+        writer.close()
 
 
 _COUNTED: Final = {

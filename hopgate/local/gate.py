@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from authz import recording as decisions
 from authz import upstream_names
 from authz.certificates import CertificateServer
 from authz.state import InboundGate, Resolution, State
@@ -236,7 +237,7 @@ class Gate:
         return self._authority.issue(host, int(time.time()))
 
     def _record_name(self, agent: ObjectName, name: str, kind: str, answer: str, transport: str) -> None:
-        self._spool.append(recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
+        self._spool.append(decisions.name_question(agent, name, kind, answer, transport, time.time_ns()))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

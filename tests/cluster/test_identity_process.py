@@ -69,6 +69,7 @@ class World:
             audience=AUDIENCE,
             listen="127.0.0.1:0",
             health="127.0.0.1:0",
+            resolver="127.0.0.1:0",
             certificate=self.mounted.certificate,
             private_key=self.mounted.private_key,
             spool=self.folder / name,
