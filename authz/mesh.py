@@ -30,6 +30,9 @@ class Mesh:
     trust_domains: frozenset[str] = frozenset()
 
 
+NO_MESH: Final = Mesh()
+
+
 def identify(mesh: Mesh, credential: str | None, principal: str, agents: Mapping[ObjectName, Agent]) -> ObjectName | Refusal:
     """The agent that the peer `principal` is, said by an Envoy that presented `credential`."""
     if not mesh.credential_sha256 or credential is None or not _is_credential(mesh, credential):

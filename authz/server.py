@@ -113,7 +113,7 @@ class Server:
             self._handlers[HEALTH_METHOD] = _Health(listener.ready).answer
             self._connection_seconds = listener.connection_seconds
             self._server = _server(self._handlers, _ages(listener.connection_seconds))
-            self.port = self._server.add_secure_port(listener.address, _credentials(listener.files))
+            self.port: int = self._server.add_secure_port(listener.address, _credentials(listener.files))
         else:
             self._connection_seconds = 0.0
             self._server = _server(self._handlers, ())
@@ -142,7 +142,7 @@ class HealthServer:
 
     def __init__(self, ready: Callable[[], bool], address: str) -> None:
         self._server = _server({HEALTH_METHOD: _Health(ready).answer}, ())
-        self.port = self._server.add_insecure_port(address)
+        self.port: int = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
         """Answer from now on."""

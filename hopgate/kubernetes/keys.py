@@ -35,6 +35,10 @@ class AuthzPods:
     namespace: str
     service_account: str
 
+    def has(self, pod: Pod) -> bool:
+        """Whether this pod is one of them."""
+        return (pod.namespace, pod.service_account) == (self.namespace, self.service_account)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodReference:
@@ -84,9 +88,7 @@ def _owner(metadata: Mapping[str, Any], pods: Pods, authz: AuthzPods) -> Pod | N
     if len(owners) != 1 or owners[0].get("kind") != "Pod" or owners[0].get("apiVersion") != "v1":
         return None
     pod = pods.by_uid.get(owners[0].get("uid"))
-    if pod is None or (pod.namespace, pod.service_account) != (authz.namespace, authz.service_account):
-        return None
-    if (metadata.get("namespace"), metadata.get("name")) != (pod.namespace, name(pod.name)):
+    if pod is None or not authz.has(pod) or (metadata.get("namespace"), metadata.get("name")) != (pod.namespace, name(pod.name)):
         return None
     return pod
 

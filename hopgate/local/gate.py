@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from authz import recording as decisions
+from authz import upstream_names
 from authz.certificates import CertificateServer
 from authz.state import InboundGate, MeshPeers, Resolution, State
 from authz.upstream_names import UpstreamNames
 from hopgate.audit.errors import AuditError
 from hopgate.audit.spool import Durability, Spool
-from hopgate.identity.names import DestinationKind, ObjectName
+from hopgate.identity.names import ObjectName
 from hopgate.local import recording
 from hopgate.local.attachment import Attachment, AttachmentSpec, Surroundings
 from hopgate.local.authz_process import AuthzProcess
@@ -205,13 +207,7 @@ class Gate:
             attachment.registry_changed(loaded.registry)
 
     def _outside_hosts(self) -> set[str]:
-        return {
-            host
-            for endpoint in self.registry.by_address.values()
-            if endpoint.dial is None and endpoint.destination.name.kind is not DestinationKind.AGENT
-            for host in endpoint.hosts
-            if not host.endswith((".svc", ".svc.cluster.local"))
-        }
+        return upstream_names.outside_hosts(self.registry)
 
     def _names_changed(self, hosts: Mapping[str, ResolvedHost]) -> None:
         self._hosts = dict(hosts)
@@ -245,7 +241,7 @@ class Gate:
         return self._authority.issue(host, int(time.time()))
 
     def _record_name(self, agent: ObjectName, name: str, kind: str, answer: str, transport: str) -> None:
-        self._spool.append(recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
+        self._spool.append(decisions.name_question(agent, name, kind, answer, transport, time.time_ns()))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -14,7 +14,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from authz import dns_allowance, dns_connections
+from authz import dns_allowance, dns_connections, dns_sockets
 from authz.shared_resolver import SharedResolver
 from hopgate.identity.names import ObjectName
 from hopgate.manifests import snapshots
@@ -24,16 +24,6 @@ QUESTION = dns.message.make_query("tickets.demo.svc", "A").to_wire()
 PLANNER, RESEARCHER, GHOST = (ObjectName("demo", name) for name in ("planner", "researcher", "ghost"))
 AGENTS = {"127.0.0.1": PLANNER, "127.0.0.2": RESEARCHER, "127.0.0.3": GHOST, "::1": RESEARCHER}
 TRANSPORTS = pytest.mark.parametrize("transport", ["UDP", "TCP"])
-
-
-@dataclass
-class Sockets:
-    datagram: list[socket.socket] = field(default_factory=list)
-    listening: list[socket.socket] = field(default_factory=list)
-
-    def close(self) -> None:
-        for held in (*self.datagram, *self.listening):
-            held.close()
 
 
 @dataclass
@@ -71,14 +61,9 @@ async def shared(repository: Path) -> AsyncIterator[tuple[Shared, SharedResolver
     registry = snapshots.load(repository / "tests" / "world", previous=None, now=int(time.time())).registry
     state = Shared(registry, dict(AGENTS))
     resolver = SharedResolver(lambda: state.registry, whose=state.agents.get, record=state.record, clock=lambda: state.now)
-    # One socket for both families, as in a pod: IPv4 comes as ::ffff:a.b.c.d.
-    listening = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-    state.port = listening.getsockname()[1]
-    datagram = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    datagram.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    datagram.bind(("::", state.port))
-    listening.settimeout(0)
-    await resolver.start(Sockets([datagram], [listening]))
+    sockets = dns_sockets.open_at("::", 0)
+    state.port = sockets.port
+    await resolver.start(sockets)
     yield state, resolver
     await resolver.stop()
 
@@ -133,3 +118,16 @@ async def test_one_agents_connections_leave_room_for_anothers(
     async with asyncio.timeout(10):
         while await state.ask("127.0.0.1", "TCP") != dns.rcode.NOERROR:
             """The resolver has not seen the others end yet."""
+
+
+def test_an_address_in_use_leaves_no_socket_open() -> None:
+    held = dns_sockets.open_at("127.0.0.1", 0)
+    with pytest.raises(OSError, match="in use"):
+        dns_sockets.open_at("127.0.0.1", held.port)
+    held.close()
+    dns_sockets.open_at("127.0.0.1", held_port(held)).close()
+
+
+def held_port(closed: dns_sockets.AddressSockets) -> int:
+    assert all(each.fileno() == -1 for each in (*closed.datagram, *closed.listening))
+    return 0
