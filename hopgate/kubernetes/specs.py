@@ -50,7 +50,8 @@ def tool_server() -> Schema:
         "tools": schemas.named_list("Its tools, with protocol `MCP` and not with tls `Sealed`.", _tool()),
     }
     rules = [
-        rule("has(self.service) != has(self.hosts)", "expected exactly one of `service` and `hosts`"),
+        rule("has(self.service) || has(self.hosts)", "expected exactly one of `service` and `hosts`, got neither", at="hosts"),
+        rule("!(has(self.service) && has(self.hosts))", "expected exactly one of `service` and `hosts`, got both", at="service"),
         rule("!(has(self.service) && has(self.port))", "expected no `port` beside `service`, which has its own", at="port"),
         *_upstream_rules("has(self.tls) ? self.tls == 'Open' : !has(self.service)"),
         rule(
@@ -116,7 +117,10 @@ def identity_provider() -> Schema:
         "userClaim": schemas.phrase("The claim with the user's id.", default="sub"),
         "groupsClaim": schemas.phrase("The claim with the user's groups."),
     }
-    rules = [rule("has(self.jwksURI) != has(self.jwks)", "expected exactly one of `jwksURI` and `jwks`", at="jwksURI")]
+    rules = [
+        rule("has(self.jwksURI) != has(self.jwks)", "expected exactly one of `jwksURI` and `jwks`", at="jwksURI"),
+        *schemas.key_url_rules("jwksURI"),
+    ]
     return _spec("Whose user tokens are accepted.", properties, required=("issuer", "audiences"), rules=rules)
 
 
@@ -161,6 +165,7 @@ def _upstream(default_tls: str) -> dict[str, Schema]:
 
 def _upstream_rules(is_open: str) -> list[Schema]:
     return [
+        *schemas.ca_bundle_rules("caBundle"),
         rule(
             f"!has(self.caBundle) || ({is_open})",
             "expected no `caBundle` without tls `Open`: the gate verifies no certificate there",
