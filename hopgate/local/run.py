@@ -35,6 +35,7 @@ GATE_SECONDS = 30.0
 INSIDE = Path("/run/hopgate")
 # The exit code of `hopgate run` itself, as `env` and container engines use it: the program was never started.
 NOT_STARTED = 125
+_FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
 
@@ -191,11 +192,14 @@ def _plug(client: Client, spec: RunSpec, account: Account, process: SandboxProce
 
 
 def _pass_signals_on(process: SandboxProcess) -> None:
-    """What is sent to this process is meant for the program."""
-    for signum in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(signum, signal.SIG_IGN)  # the terminal sends these to the program itself
-    for signum in _PASSED_ON:
-        signal.signal(signum, lambda received, _: process.signal(received))
+    """What is sent to this process is meant for the program. What this process was told to ignore the program ignores, too.
+
+    The terminal's own signals are sent to the program as well. They are handled here by doing nothing, since the program would
+    inherit that they are ignored, and a handler it does not.
+    """
+    for signum in (*_FROM_THE_TERMINAL, *_PASSED_ON):
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, lambda received, _: None if received in _FROM_THE_TERMINAL else process.signal(received))
 
 
 def _tell_when_gone(client: Client, ended: threading.Event) -> None:

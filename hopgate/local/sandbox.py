@@ -80,6 +80,7 @@ class SandboxProcess:
         self._keeper = keeper
         self._first = os.pidfd_open(pid)
         self._program: subprocess.Popen[bytes] | None = None
+        self._early_signals: list[int] = []
         self._foreground = _foreground_terminal()
 
     @property
@@ -110,10 +111,17 @@ class SandboxProcess:
         finally:
             os.close(report)
             os.close(told)
+        for signum in self._early_signals:
+            self._program.send_signal(signum)
 
     def signal(self, signum: int) -> None:
-        """Send a signal to the program itself; before `release` and after its end there is nobody to get it."""
-        if self._program is not None:
+        """Send a signal to the program itself, at the latest when it begins; after its end there is nobody to get it.
+
+        Called from a signal handler, which can run between the program's first instruction and `release` knowing its process.
+        """
+        if self._program is None:
+            self._early_signals.append(signum)
+        else:
             self._program.send_signal(signum)
 
     def wait(self) -> int:

@@ -24,7 +24,10 @@ INSIDE = Path("/run/hopgate")
 
 
 class _Wanted(TypedDict):
-    """`pids`: a file that gets the sandbox's first process id and the program's, as this machine sees them."""
+    """`pids`: a file that gets the sandbox's first process id and the program's, as this machine sees them.
+
+    `early_signal` is sent before the program begins; None: none is.
+    """
 
     uid: int
     home: str
@@ -35,6 +38,7 @@ class _Wanted(TypedDict):
     binds: list[str]
     allow_sockets: list[str]
     pids: str | None
+    early_signal: int | None
 
 
 def main(wanted: _Wanted) -> int:
@@ -58,9 +62,11 @@ def main(wanted: _Wanted) -> int:
         )
         try:
             namespace.plug(f"/proc/{process.pid}/ns/net")
-            process.release()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, lambda *_: None)
             signal.signal(signal.SIGTERM, lambda received, _: process.signal(received))
+            if wanted["early_signal"] is not None:
+                os.kill(os.getpid(), wanted["early_signal"])
+            process.release()
             if wanted["pids"] is not None:
                 written = Path(wanted["pids"] + ".new")
                 written.write_text(json.dumps([process.pid, process.program_pid]), encoding="utf-8")

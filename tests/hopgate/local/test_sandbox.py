@@ -55,6 +55,7 @@ class Run:
     allow_sockets: tuple[Path, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     pids: Path | None = None
+    early_signal: int | None = None
 
 
 @pytest.fixture(scope="module", params=[ORDINARY, 0], ids=["ordinary user", "uid 0"])
@@ -103,6 +104,7 @@ def _argument(place: Place, run: Run) -> str:
             "binds": [str(path) for path in run.binds],
             "allow_sockets": [str(path) for path in run.allow_sockets],
             "pids": None if run.pids is None else str(run.pids),
+            "early_signal": run.early_signal,
         }
     )
 
@@ -398,14 +400,17 @@ def test_what_the_program_left_running_ends_with_it(ordinary: Place, tmp_path: P
     assert not any(Path(f"/proc/{pid}").exists() for pid in json.loads(pids.read_text(encoding="utf-8")))
 
 
-def test_a_signal_reaches_the_program_itself(ordinary: Place, tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
+def test_a_signal_that_comes_before_the_program_begins_reaches_it(ordinary: Place) -> None:
+    assert _run(ordinary, Run(command=("sleep", "60"), early_signal=signal.SIGTERM)).returncode == -signal.SIGTERM
+    assert _run(ordinary, Run(command=("sleep", "0"))).returncode == 0
+
+
+def test_a_signal_reaches_the_program_itself(ordinary: Place) -> None:
     script = "trap 'echo told; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
-    command = _command(ordinary, Run(command=("sh", "-c", script), pids=pids))
+    command = _command(ordinary, Run(command=("sh", "-c", script)))
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as governed:
         assert governed.stdout is not None
         assert governed.stdout.readline() == "ready\n"
-        _until(pids.exists, "the program's pid is known, so the handler is in place")
         governed.terminate()
         assert governed.stdout.read() == "told\n"
         assert governed.wait(DEADLINE_SECONDS) == 5
