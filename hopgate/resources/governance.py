@@ -106,7 +106,7 @@ def identity_provider(name: str, manifest: Fields) -> IdentityProvider:
         spec = Fields(field)
         result = IdentityProvider(
             name=name,
-            issuer=spec.required("issuer", fields.phrase, ""),
+            issuer=spec.required("issuer", _issuer, ""),
             audiences=spec.required("audiences", fields.items(fields.phrase, at_least=1), ()),
             jwks_uri=spec.optional("jwksURI", _key_url, None),
             jwks=spec.optional("jwks", _key_set, None),
@@ -121,6 +121,14 @@ def identity_provider(name: str, manifest: Fields) -> IdentityProvider:
         return result
 
     return manifest.required("spec", read, empty)
+
+
+def _issuer(field: Field) -> str:
+    """OpenID Connect Discovery section 3 allows no fragment; the gate names a user `ISSUER#SUBJECT`."""
+    value = fields.phrase(field)
+    if "#" in value:
+        raise field.refusal(Code.INVALID_VALUE, f"expected an issuer without `#`, got {fields.quote(value)}")
+    return value
 
 
 def _key_url(field: Field) -> str:
