@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from authz import cluster_names, process, recording, upstream_names
+from authz import process, recording
 from authz.cluster_resolver import ClusterResolver
 from authz.cluster_state import ClusterState
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
 from authz.tls_files import TlsFiles
-from authz.upstream_names import MachineNames, Resolve, UpstreamNames
+from authz.upstream_names import Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.audit.spool import Durability, Spool
 from hopgate.identity.names import ObjectName
@@ -90,7 +90,6 @@ class Settings:
     certificate: Path
     private_key: Path
     spool: Path
-    cluster_domain: str = "cluster.local"
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
     settle_seconds: float = SETTLE_SECONDS
@@ -99,8 +98,8 @@ class Settings:
 class ClusterProcess:
     """One process. `run` until told to `end`."""
 
-    def __init__(self, settings: Settings, api: Api, *, outside: Resolve | None = None, inside: Resolve | None = None) -> None:
-        """`outside` and `inside` resolve outside names and services (default: as this machine does). Raises TlsFilesError, AuditError."""
+    def __init__(self, settings: Settings, api: Api, *, resolve: Resolve | None = None) -> None:
+        """`resolve` is for outside names (default: as this machine does). Raises TlsFilesError, AuditError."""
         self._settings = settings
         self._api = api
         self._ending = asyncio.Event()
@@ -117,14 +116,7 @@ class ClusterProcess:
             pod=settings.pod,
             clock=time.time,
         )
-        machine = MachineNames()
-        self._outside = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=outside or machine)
-        self._inside = UpstreamNames(
-            self.state.services,
-            on_change=self.state.inside_changed,
-            resolve=inside or _in_domain(machine, settings.cluster_domain),
-            keep=upstream_names.inside,
-        )
+        self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
         files = TlsFiles(settings.certificate, settings.private_key)
         self._spool = Spool(settings.spool, process.new_writer(), clock=time.time, durability=Durability.WRITE)
         self.checker = process.checker_of(self.state, self.keys, self._spool)
@@ -177,8 +169,7 @@ class ClusterProcess:
             self._api.follow_pods(self.state.pods),
             self._api.follow_leases(namespace, label, self.state.leases),
             self._api.follow_snapshots(self._snapshot_changed),
-            self._outside.run(),
-            self._inside.run(),
+            self._names.run(),
             self._repeat(self._read_jwks, JWKS_SECONDS, self._keys_asked),
             self._repeat(self._publish, PUBLISH_SECONDS, asyncio.Event()),
         )
@@ -218,8 +209,7 @@ class ClusterProcess:
 
     def _snapshot_changed(self, snapshot: Snapshot) -> None:
         self.state.snapshot_changed(snapshot)
-        self._outside.refresh()
-        self._inside.refresh()
+        self._names.refresh()
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float, asked: asyncio.Event) -> None:
         """Do it every so often, and when asked; soon again when it failed."""
@@ -248,13 +238,6 @@ class ClusterProcess:
         if jwks != self._published or (self.state.leases.objects is not None and not self.state.is_published):
             await self._api.put_lease(published_keys.manifest(self._settings.pod, jwks, now))
             self._published = jwks
-
-
-def _in_domain(resolve: Resolve, cluster_domain: str) -> Resolve:
-    async def ask(host: str) -> Iterable[str]:
-        return await resolve(cluster_names.asked(host, cluster_domain))
-
-    return ask
 
 
 async def serve(settings: Settings, api: Api) -> int:

@@ -84,7 +84,7 @@ class Name:
     agent: str = _column("String", "who asked, `NAMESPACE/NAME`")
     name: str = _column("String", "the name asked for, in lower case, without the last dot")
     type: str = _column("LowCardinality(String)", "the type asked for: `A`, `AAAA`, …")
-    answer: str = _column("LowCardinality(String)", "`Answered`, `NoData`, `NxDomain` or `Refused`")
+    answer: str = _column("LowCardinality(String)", "`Answered`, `NoData` or `NxDomain`")
     transport: str = _column("LowCardinality(String)", "`UDP` or `TCP`")
 
 

@@ -1,8 +1,8 @@
 """Structural schemas (OpenAPI v3 as Kubernetes has it) of the fields that `hopgate.resources` reads, one for each of its readers.
 
 Patterns, limits and lists are the readers' own values. What OpenAPI can't say is a CEL rule (`x-kubernetes-validations`, with the IP and
-URL libraries of Kubernetes 1.31). Fields where people put secrets by mistake have rules and no `pattern`: an error of a pattern shows
-what was written, one of a rule does not.
+string libraries of Kubernetes 1.31). Where people put secrets by mistake, the rule stands at the mapping that the field is in: an error
+of a pattern, or of a rule at the field itself, shows what was written; one at a mapping does not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Schema = dict[str, Any]
 
 # What `str.isspace` takes for a blank: category Z, and controls.
 _BLANK: Final = r"\t-\r\x1c-\x1f\x85\p{Z}"
-# What `str.isprintable` takes, but for code points that are not assigned, which RE2 has no class for; the blank apart.
+# What `str.isprintable` takes, the blank apart. (An API server built with a Go before 1.25 also takes code points that aren't assigned.)
 _PRINTABLE: Final = r"[^\p{C}\p{Z}]"
 _MAX_LABEL_CHARACTERS: Final = 63
 # `[`, an IPv6 address with an IPv4 address at its end, `]:65535`.
@@ -166,87 +166,89 @@ def dial_target(description: str) -> Schema:
 
 
 def ca_bundle(description: str) -> Schema:
-    """As `network.ca_bundle`; blanks of other scripts than ASCII between the lines are refused here and not there."""
+    """As `network.ca_bundle`, with `ca_bundle_rules` at the mapping around it."""
+    return text(description, maxLength=network.MAX_BUNDLE_CHARACTERS)
+
+
+def ca_bundle_rules(field: str) -> list[Schema]:
+    """Blanks between the lines are ASCII's here, and those of all scripts in the reader."""
     end_of_line = r"[ \t\r]*\n\s*"
     certificate = f"-----BEGIN CERTIFICATE-----{end_of_line}(?:[A-Za-z0-9+/]+={{0,2}}{end_of_line})+-----END CERTIFICATE-----"
     form = rf"^\s*{certificate}(?:{end_of_line}{certificate})*\s*$"
     expected = "expected PEM certificates (`-----BEGIN CERTIFICATE-----` to `-----END CERTIFICATE-----`) and nothing else"
-    return text(
-        description,
-        maxLength=network.MAX_BUNDLE_CHARACTERS,
-        **{"x-kubernetes-validations": [rule(f"self.matches({cel(form)})", expected)]},
-    )
+    return [_matching(field, form, expected)]
 
 
 def credential(description: str) -> Schema:
     """As `destinations` reads it: a reference to a Secret's key and the header that carries it."""
-    reference = mapping(
-        "The Secret, of the same namespace, and which of its keys.",
-        {"name": _secret_name(), "key": _secret_key()},
-        required=("name", "key"),
-    )
-    properties = {"secretRef": reference, "header": _credential_header(), "prefix": _credential_prefix()}
-    return mapping(description, properties, required=("secretRef", "header"))
-
-
-def _hidden(description: str, limit: int, *rules: Schema, **more: object) -> Schema:
-    """A text of which no error shows what was written."""
-    return text(description, maxLength=limit, **{"x-kubernetes-validations": list(rules)}, **more)
-
-
-def _secret_name() -> Schema:
-    matches = f"self.matches({cel(whole(names.SUBDOMAIN.pattern))})"
-    message = "expected the name of a Secret in lower case (letters, digits, `-`, `.`); it is not shown here"
-    return _hidden("The Secret's name.", names.MAX_SUBDOMAIN_LENGTH, rule(matches, message))
-
-
-def _secret_key() -> Schema:
-    matches = f"self.matches({cel(whole(secret.KEY.pattern))})"
-    message = "expected a key of a Secret (letters, digits, `-`, `_`, `.`); it is not shown here"
-    return _hidden("The key in the Secret.", names.MAX_SUBDOMAIN_LENGTH, rule(matches, message))
-
-
-def _credential_header() -> Schema:
-    taken = cel_list(sorted(network.FORBIDDEN_HEADERS))
-    own = " || ".join(f"self.lowerAscii().startsWith({cel(prefix)})" for prefix in network.OWN_PREFIXES)
-    return _hidden(
-        "The header that carries the credential, such as `authorization`.",
-        network.MAX_HEADER_CHARACTERS,
-        rule(
-            f"self.matches({cel(whole(network.TOKEN.pattern))})",
-            "expected the name of an HTTP header, such as `authorization` (it is not shown here)",
-        ),
-        rule(f"!(self.lowerAscii() in {taken})", "expected a header that may carry a credential, got one that HTTP itself uses"),
-        rule(f"!({own})", "expected a header that may carry a credential, got one that the gate itself uses"),
-    )
-
-
-def _credential_prefix() -> Schema:
-    return _hidden(
+    name = text("The Secret's name.", maxLength=names.MAX_SUBDOMAIN_LENGTH)
+    key = text("The key in the Secret.", maxLength=names.MAX_SUBDOMAIN_LENGTH)
+    header = text("The header that carries the credential, such as `authorization`.", maxLength=network.MAX_HEADER_CHARACTERS)
+    prefix = text(
         "Stands before the secret in the header, such as `Bearer ` with the blank at its end.",
-        network.MAX_HEADER_CHARACTERS,
-        rule(
-            f"self.matches({cel(whole(network.FIELD_VALUE_START.pattern))})",
-            "expected printable ASCII characters that don't begin with a blank, such as `Bearer `",
-        ),
+        maxLength=network.MAX_HEADER_CHARACTERS,
         default="",
     )
+    reference = mapping(
+        "The Secret, of the same namespace, and which of its keys.",
+        {"name": name, "key": key},
+        required=("name", "key"),
+        **{"x-kubernetes-validations": _reference_rules()},
+    )
+    properties = {"secretRef": reference, "header": header, "prefix": prefix}
+    rules = [*_header_rules(), *_prefix_rules()]
+    return mapping(description, properties, required=("secretRef", "header"), **{"x-kubernetes-validations": rules})
+
+
+def _matching(field: str, pattern: str, expected: str) -> Schema:
+    return rule(f"!has(self.{field}) || self.{field}.matches({cel(pattern)})", expected, at=field)
+
+
+def _reference_rules() -> list[Schema]:
+    name = "expected the name of a Secret in lower case (letters, digits, `-`, `.`); it is not shown here"
+    key = "expected a key of a Secret (letters, digits, `-`, `_`, `.`); it is not shown here"
+    return [_matching("name", whole(names.SUBDOMAIN.pattern), name), _matching("key", whole(secret.KEY.pattern), key)]
+
+
+def _header_rules() -> list[Schema]:
+    taken = cel_list(sorted(network.FORBIDDEN_HEADERS))
+    own = " || ".join(f"self.header.lowerAscii().startsWith({cel(prefix)})" for prefix in network.OWN_PREFIXES)
+    refused = "expected a header that may carry a credential, got one that"
+    name = "expected the name of an HTTP header, such as `authorization` (it is not shown here)"
+    return [
+        _matching("header", whole(network.TOKEN.pattern), name),
+        rule(f"!has(self.header) || !(self.header.lowerAscii() in {taken})", f"{refused} HTTP itself uses", at="header"),
+        rule(f"!has(self.header) || !({own})", f"{refused} the gate itself uses", at="header"),
+    ]
+
+
+def _prefix_rules() -> list[Schema]:
+    expected = "expected printable ASCII characters that don't begin with a blank, such as `Bearer ` (they are not shown here)"
+    return [_matching("prefix", whole(network.FIELD_VALUE_START.pattern), expected)]
 
 
 def key_url(description: str) -> Schema:
-    """As `governance` reads `jwksURI`."""
-    hosts = "|".join(re.escape(f"[{found}]" if ":" in found else found) for found in sorted(governance.LOOPBACK_HOSTS))
-    readable = (
-        "isURL(self) && url(self).getHostname() != '' && self.matches('^[!-~]+$') && !self.contains('#')"
-        " && !self.matches('^[^/?#]*//[^/?#]*@') && (url(self).getPort() == '' || int(url(self).getPort()) <= 65535)"
-    )
-    # By pattern: the API server takes no length of what `url` gives for granted, and so refuses a rule that reads it.
-    safe = rf"^(?i:https://|http://({hosts})(:[0-9]*)?([/?]|$))"
-    rules = [
-        rule(readable, "expected an address such as `https://idp.example.com/keys`"),
-        rule(f"self.matches({cel(safe)})", "expected an `https://` address (`http://` only for this machine's own)"),
+    """As `governance` reads `jwksURI`, with `key_url_rules` at the mapping around it."""
+    return text(description, maxLength=governance.MAX_URL_CHARACTERS)
+
+
+def key_url_rules(field: str) -> list[Schema]:
+    """The form, the port and the scheme of an address that keys are fetched from."""
+    port_text = f"self.{field}.find('^[^/?]*//[^/?]*').find(':[0-9]{{1,5}}$')"
+    hosts = "|".join(re.escape(found) for found in sorted(governance.LOOPBACK_HOSTS))
+    return [
+        _matching(field, whole(governance.KEY_URL.pattern), "expected an address such as `https://idp.example.com/keys`"),
+        rule(
+            f"!has(self.{field}) || {port_text} == '' || int({port_text}.substring(1)) <= {network.MAX_PORT}",
+            f"expected a port of at most {network.MAX_PORT}",
+            at=field,
+        ),
+        _matching(
+            field,
+            rf"^(?i:https://|http://({hosts})(:[0-9]*)?([/?]|$))",
+            "expected an `https://` address (`http://` only for this machine's own)",
+        ),
     ]
-    return phrase(description, maxLength=governance.MAX_URL_CHARACTERS, **{"x-kubernetes-validations": rules})
 
 
 def key_set(description: str) -> Schema:

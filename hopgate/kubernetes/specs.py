@@ -116,7 +116,10 @@ def identity_provider() -> Schema:
         "userClaim": schemas.phrase("The claim with the user's id.", default="sub"),
         "groupsClaim": schemas.phrase("The claim with the user's groups."),
     }
-    rules = [rule("has(self.jwksURI) != has(self.jwks)", "expected exactly one of `jwksURI` and `jwks`", at="jwksURI")]
+    rules = [
+        rule("has(self.jwksURI) != has(self.jwks)", "expected exactly one of `jwksURI` and `jwks`", at="jwksURI"),
+        *schemas.key_url_rules("jwksURI"),
+    ]
     return _spec("Whose user tokens are accepted.", properties, required=("issuer", "audiences"), rules=rules)
 
 
@@ -161,6 +164,7 @@ def _upstream(default_tls: str) -> dict[str, Schema]:
 
 def _upstream_rules(is_open: str) -> list[Schema]:
     return [
+        *schemas.ca_bundle_rules("caBundle"),
         rule(
             f"!has(self.caBundle) || ({is_open})",
             "expected no `caBundle` without tls `Open`: the gate verifies no certificate there",

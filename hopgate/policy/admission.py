@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hopgate.policy import arguments, cedar, registered, schema, syntax
+from hopgate.policy import cedar, registered, schema, syntax
 from hopgate.policy.cedar import Rule
 from hopgate.policy.errors import CedarSyntaxError
 from hopgate.policy.index import BoundRule
@@ -32,7 +32,7 @@ _LISTED_ACTIONS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyMistake:
-    """One thing to mend in one policy. `line` and `column` count from 1 within the Cedar text; `code` is stable."""
+    """One thing to mend in one policy: `path` leads to the field. `line` and `column` count from 1 within it; `code` is stable."""
 
     namespace: str | None
     name: str
@@ -40,6 +40,24 @@ class PolicyMistake:
     column: int
     code: str
     message: str
+    path: tuple[str | int, ...] = ("spec", "cedar")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmittedRule:
+    """One rule that Cedar can read, and its own mistakes."""
+
+    rule: BoundRule
+    mistakes: tuple[PolicyMistake, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """One policy's rules and every mistake. `unread` says that a part of its text can't be read, so that it may say anything."""
+
+    rules: tuple[AdmittedRule, ...]
+    mistakes: tuple[PolicyMistake, ...]
+    unread: bool
 
 
 def admit(policies: Sequence[Policy], registry: Registry) -> tuple[list[BoundRule], list[PolicyMistake]]:
@@ -48,12 +66,14 @@ def admit(policies: Sequence[Policy], registry: Registry) -> tuple[list[BoundRul
     mistakes: list[PolicyMistake] = []
     seen: set[str] = set()
     for policy in policies:
-        report = _Report(policy)
         if str(policy) in seen:
+            report = _Report(policy)
             report.add("DuplicatePolicy", f"policy `{policy}` is there twice", Position(line=1, column=1))
+            mistakes.extend(report.mistakes)
         seen.add(str(policy))
-        rules.extend(_admit_one(policy, registry, report))
-        mistakes.extend(report.mistakes)
+        admission = admit_one(policy, registry)
+        rules.extend(admitted.rule for admitted in admission.rules)
+        mistakes.extend(admission.mistakes)
     return rules, mistakes
 
 
@@ -77,38 +97,51 @@ class _Report:
         )
 
 
-def _admit_one(policy: Policy, registry: Registry, report: _Report) -> Iterator[BoundRule]:
+def admit_one(policy: Policy, registry: Registry) -> Admission:
+    """One policy's rules, each with its own mistakes. The tests of the policy are not run."""
+    report = _Report(policy)
     pieces = syntax.cut(policy.cedar)
     if not pieces:
         report.add("NoRule", "expected at least one Cedar policy, found none", Position(line=1, column=1))
+    rules: list[AdmittedRule] = []
     seen: dict[str, int] = {}
     for number, piece in enumerate(pieces):
-        danger = syntax.find_danger(piece)
-        if danger is not None:
-            report.add(CedarSyntaxError.code, danger[0], danger[1])
+        rule = _read(piece, report)
+        if rule is None:
             continue
-        try:
-            rule = cedar.read(piece.text)
-        except CedarSyntaxError as mistake:
-            code = "Template" if "template" in str(mistake) else mistake.code
-            report.add(code, str(mistake), syntax.locate_syntax(piece, str(mistake), cedar.read))
-            continue
+        before = len(report.mistakes)
         name = _rule_name(rule, number, piece, report)
         if name in seen:
             report.add("DuplicateRule", f"rule `{name}` is already on line {seen[name]}", piece.start)
         seen.setdefault(name, piece.start.line)
         _check(policy, rule, piece, registry, report)
-        yield BoundRule(
+        bound = BoundRule(
             id=f"{policy}/{name}",
             policy=str(policy),
             binding=policy.namespace,
             observed=policy.mode is PolicyMode.OBSERVE,
             rule=rule,
         )
-    if not report.mistakes and not _is_whole(policy.cedar, len(pieces)):
+        rules.append(AdmittedRule(rule=bound, mistakes=tuple(report.mistakes[before:])))
+    unread = len(rules) < len(pieces) or not _is_whole(policy.cedar, len(pieces))
+    if unread and not report.mistakes:
         report.add(
             CedarSyntaxError.code, "Cedar reads other policies out of this text than its semicolons mark", Position(line=1, column=1)
         )
+    return Admission(rules=tuple(rules), mistakes=tuple(report.mistakes), unread=unread)
+
+
+def _read(piece: Piece, report: _Report) -> Rule | None:
+    danger = syntax.find_danger(piece)
+    if danger is not None:
+        report.add(CedarSyntaxError.code, danger[0], danger[1])
+        return None
+    try:
+        return cedar.read(piece.text)
+    except CedarSyntaxError as mistake:
+        code = "Template" if "template" in str(mistake) else mistake.code
+        report.add(code, str(mistake), syntax.locate_syntax(piece, str(mistake), cedar.read))
+        return None
 
 
 def _is_whole(text: str, pieces: int) -> bool:
@@ -130,7 +163,7 @@ def _rule_name(rule: Rule, number: int, piece: Piece, report: _Report) -> str:
 
 def _check(policy: Policy, rule: Rule, piece: Piece, registry: Registry, report: _Report) -> None:
     tool = _named_tool(rule, registry)
-    text = schema.text() if tool is None else schema.for_tool(arguments.record_type(tool.input_schema))
+    text = schema.text() if tool is None else schema.for_tool(tool.arguments)
     found = cedar.validate(rule.text, text)
     for message in _gather(found):
         report.add("InvalidPolicy", f"{message}{_advice(message, rule, tool)}", syntax.locate_quoted(piece, message))
@@ -177,7 +210,7 @@ def _advice(message: str, rule: Rule, tool: Tool | None) -> str:
         return f"; arguments are typed only for declared tools: declare `{named.id}` with an inputSchema, and name it with `==`"
     if tool is None:
         return '; arguments are typed only where the scope names one declared tool: resource == Hopgate::Tool::"NAMESPACE/SERVER/TOOL"'
-    exposed = sorted(arguments.record_type(tool.input_schema).properties)
+    exposed = sorted(tool.arguments.properties)
     if not exposed:
         return f"; tool `{tool.name}` declares no arguments that a policy can read: give it an inputSchema with typed properties"
     return f"; tool `{tool.name}` declares {', '.join(exposed)}"

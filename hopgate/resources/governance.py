@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from hopgate.identity.names import ObjectName
-from hopgate.resources import fields
+from hopgate.resources import fields, network
 from hopgate.resources.fields import Code, Field, Fields
 from hopgate.resources.kinds import Expectation, IdentityProvider, Policy, PolicyMode, PolicyTest, ShadowAgent
 
@@ -23,7 +22,10 @@ PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 KEY_TYPES: Final = ("RSA", "EC", "OKP")
 # As many characters as browsers and servers are known to take.
 MAX_URL_CHARACTERS: Final = 2048
-LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+KEY_URL: Final = re.compile(
+    r"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:[/?][!-\"$-~]*)?"
+)
+LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def policy(name: ObjectName, manifest: Fields) -> Policy:
@@ -104,7 +106,7 @@ def identity_provider(name: str, manifest: Fields) -> IdentityProvider:
         spec = Fields(field)
         result = IdentityProvider(
             name=name,
-            issuer=spec.required("issuer", fields.phrase, ""),
+            issuer=spec.required("issuer", _issuer, ""),
             audiences=spec.required("audiences", fields.items(fields.phrase, at_least=1), ()),
             jwks_uri=spec.optional("jwksURI", _key_url, None),
             jwks=spec.optional("jwks", _key_set, None),
@@ -121,18 +123,25 @@ def identity_provider(name: str, manifest: Fields) -> IdentityProvider:
     return manifest.required("spec", read, empty)
 
 
-def _key_url(field: Field) -> str:
+def _issuer(field: Field) -> str:
+    """OpenID Connect Discovery section 3 allows no fragment; the gate names a user `ISSUER#SUBJECT`."""
     value = fields.phrase(field)
-    if len(value) > MAX_URL_CHARACTERS:
-        raise field.refusal(Code.INVALID_VALUE, f"expected at most {MAX_URL_CHARACTERS} characters, got {len(value)}")
-    try:
-        url = urlsplit(value)
-        host, _ = url.hostname, url.port
-    except ValueError:
-        host, url = None, None
-    if url is None or not host or url.username is not None or "#" in value or not value.isascii() or " " in value:
-        raise field.refusal(Code.INVALID_VALUE, "expected an address such as `https://idp.example.com/keys`")
-    if url.scheme != "https" and not (url.scheme == "http" and host in LOOPBACK_HOSTS):
+    if "#" in value:
+        raise field.refusal(Code.INVALID_VALUE, f"expected an issuer without `#`, got {fields.quote(value)}")
+    return value
+
+
+def _key_url(field: Field) -> str:
+    """Where keys are fetched from. Not shown: people put passwords into addresses."""
+    value = fields.text(field)
+    found = KEY_URL.fullmatch(value) if len(value) <= MAX_URL_CHARACTERS else None
+    if found is None or int(found["port"] or 0) > network.MAX_PORT:
+        raise field.refusal(
+            Code.INVALID_VALUE,
+            f"expected an address such as `https://idp.example.com/keys`, of at most {MAX_URL_CHARACTERS} printable ASCII characters, "
+            "without a user or a fragment",
+        )
+    if found["scheme"].lower() != "https" and found["host"].lower() not in LOOPBACK_HOSTS:
         raise field.refusal(Code.INVALID_VALUE, "expected an `https://` address (`http://` only for this machine's own)")
     return value
 

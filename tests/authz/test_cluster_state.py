@@ -15,7 +15,8 @@ from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
 from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.manifests import snapshots
-from hopgate.snapshot import ResolvedHost, Snapshot
+from hopgate.resources.kinds import DialAddress
+from hopgate.snapshot import ResolvedHost, Snapshot, Upstreams
 from tests.tokenmint.service_accounts import AUDIENCE, ISSUER, JWKS
 from tokenmint.keys import KeyRing
 from tokenmint.shared_keys import SharedKeys
@@ -126,8 +127,9 @@ def test_names_are_in_force_whichever_comes_first(snapshot: Snapshot) -> None:
     assert first.snapshot.upstreams.hosts == second.snapshot.upstreams.hosts == found
     first.snapshot_changed(replace(snapshot, digest="next"))
     assert (first.snapshot.digest, first.snapshot.upstreams.hosts) == ("next", found)
-    first.inside_changed({"researcher.demo.svc.cluster.local": ResolvedHost(addresses=("10.96.0.7",), resolved_at=NOW)})
-    assert set(first.snapshot.upstreams.gates) == {ObjectName("demo", "researcher")}
+    gates = Upstreams(gates={ObjectName("demo", "researcher"): DialAddress(ip="10.96.0.7", port=8080)})
+    first.snapshot_changed(replace(snapshot, upstreams=gates))
+    assert first.snapshot.upstreams == replace(gates, hosts=found)
 
 
 class TestKeysOfOthers:

@@ -89,6 +89,7 @@ def test_a_shadow_agent_is_free_unless_it_is_quarantined(change: Change) -> None
         pytest.param("Policy", ("spec", "tests"), [TEST, {**TEST, "expect": "Deny"}], "Repeated", [TEST], id="two tests of one name"),
         pytest.param("ClusterPolicy", ("spec", "modes"), "Observe", "UnknownField", ..., id="field misspelt"),
         pytest.param("IdentityProvider", ("spec", "issuer"), ..., "MissingField", "x", id="issuer missing"),
+        pytest.param("IdentityProvider", ("spec", "issuer"), "https://a/#b", "InvalidValue", "https://a/b", id="issuer with a fragment"),
         pytest.param("IdentityProvider", ("spec", "issuer"), "a\nb", "InvalidValue", "a", id="issuer of two lines"),
         pytest.param("IdentityProvider", ("spec", "audiences"), [], "InvalidValue", ["a"], id="no audience"),
         pytest.param("IdentityProvider", ("spec", "audiences"), ..., "MissingField", ["a"], id="audiences missing"),
