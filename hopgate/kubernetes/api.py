@@ -55,12 +55,14 @@ class ConfigurationError(ClientError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedKind:
-    """A kind as the API server has it. An empty `group` is the core."""
+    """A kind as the API server has it. An empty `group` is the core. With a `namespace`, only its objects with the label `KEY=VALUE`."""
 
     kind: str
     plural: str
     group: str = GROUP
     version: str = VERSION
+    namespace: str | None = None
+    label: str | None = None
 
     @property
     def api_version(self) -> str:
@@ -76,6 +78,12 @@ CLUSTER_POLICIES: Final = WatchedKind(kind="ClusterPolicy", plural="clusterpolic
 IDENTITY_PROVIDERS: Final = WatchedKind(kind="IdentityProvider", plural="identityproviders")
 SHADOW_AGENTS: Final = WatchedKind(kind="ShadowAgent", plural="shadowagents")
 SERVICES: Final = WatchedKind(kind="Service", plural="services", group="", version="v1")
+PODS: Final = WatchedKind(kind="Pod", plural="pods", group="", version="v1")
+
+
+def leases(namespace: str, label: str) -> WatchedKind:
+    """The Leases of one namespace with a label (`KEY=VALUE`): across the cluster each node renews one every few seconds."""
+    return WatchedKind(kind="Lease", plural="leases", group="coordination.k8s.io", version="v1", namespace=namespace, label=label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,3 +131,13 @@ class SecretSource(Protocol):
 
     def read_secret(self, namespace: str, name: str) -> Manifest | None:
         """The Secret, None where there is none. Raises ClientError."""
+
+
+class IdentitySource(Source, Protocol):
+    """What knowing workloads, and being known as one of several processes, needs of the API server."""
+
+    def read_jwks(self) -> Mapping[str, Any]:
+        """The keys that the API server signs service accounts' tokens with (`/openid/v1/jwks`). Raises ClientError."""
+
+    def apply_lease(self, manifest: Manifest) -> None:
+        """Make the Lease, or bring it to what is given (server-side apply). Raises ClientError."""

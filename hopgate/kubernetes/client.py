@@ -1,8 +1,8 @@
 """The API server, as plain mappings: the one module that knows the `kubernetes` package.
 
-Lists and watches one kind in all namespaces, and reads a Secret by its name. Requests are not repeated here, whoever calls knows when.
-A server that falls silent is noticed by a read timeout, since a watch of a kind that nobody changes still brings a bookmark each minute
-(Kubernetes 1.37: the first after 59 to 60 s).
+Lists and watches one kind in all namespaces or one, reads a Secret by its name and the keys of tokens, and applies a Lease. Requests are
+not repeated here, whoever calls knows when. A server that falls silent is noticed by a read timeout, since a watch of a kind that
+nobody changes still brings a bookmark each minute (Kubernetes 1.37: the first after 59 to 60 s).
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ SILENCE_SECONDS: Final = 90.0
 WATCH_SECONDS: Final = 480
 # One for each kind that is watched and some for Secrets; more are made when needed and not kept.
 _CONNECTIONS: Final = 32
+# Whose fields these are, in server-side apply.
+_FIELD_MANAGER: Final = "hopgate"
 # What a server says of an error is shown as far as this.
 _SHOWN: Final = 300
 
@@ -111,10 +113,41 @@ class Client:
             raise
         return _read_json(response)
 
+    def read_jwks(self) -> Mapping[str, Any]:
+        """See `IdentitySource`."""
+        keys = kubernetes.client.OpenidApi(self._api)
+        return _read_json(
+            _ask(
+                lambda: keys.get_service_account_issuer_open_id_keyset(
+                    _preload_content=False, _request_timeout=(CONNECT_SECONDS, SECRET_SECONDS)
+                )
+            )
+        )
+
+    def apply_lease(self, manifest: Manifest) -> None:
+        """See `IdentitySource`."""
+        metadata = manifest["metadata"]
+        leases = kubernetes.client.CoordinationV1Api(self._api)
+        _ask(
+            lambda: leases.patch_namespaced_lease(
+                metadata["name"],
+                metadata["namespace"],
+                dict(manifest),
+                field_manager=_FIELD_MANAGER,
+                force=True,
+                _content_type="application/apply-patch+yaml",
+                _request_timeout=(CONNECT_SECONDS, SECRET_SECONDS),
+            )
+        )
+
     def _request(self, kind: WatchedKind, **options: Any) -> Any:
         if not kind.group:
             listing = getattr(self._core, f"list_{kind.kind.lower()}_for_all_namespaces")
             return listing(_preload_content=False, **options)
+        if kind.namespace is not None:
+            return self._custom.list_namespaced_custom_object(
+                kind.group, kind.version, kind.namespace, kind.plural, label_selector=kind.label, _preload_content=False, **options
+            )
         return self._custom.list_cluster_custom_object(kind.group, kind.version, kind.plural, _preload_content=False, **options)
 
 

@@ -87,6 +87,7 @@ class World:
         finally:
             running.end()
             await task
+            feeds.client.close()
 
     def channel(self, port: int) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials(self.mounted.authority.certificate_pem)
