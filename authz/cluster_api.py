@@ -6,14 +6,15 @@ Each thing that a watch tells is handed to the loop and done there, one after an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from authz.cluster_process import Listener
-from hopgate.kubernetes import api
+from authz.cluster_process import Listener, PodListener
+from hopgate.kubernetes import api, pods
 from hopgate.kubernetes.api import ClientError, IdentitySource, Manifest, SecretSource, WatchedKind
-from hopgate.kubernetes.informers import Informer
+from hopgate.kubernetes.informers import Informer, Sink
 from hopgate.kubernetes.snapshots import Built
 from hopgate.kubernetes.watcher import SnapshotWatcher
 from hopgate.snapshot import Snapshot
@@ -31,20 +32,20 @@ class ApiServer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def follow_pods(self, listener: Listener, /) -> None:
+    async def follow_pods(self, listener: PodListener, /) -> None:
         """See `Api`."""
-        await self._follow(api.PODS, listener)
+        await self._follow(api.PODS, _HandingPods(asyncio.get_running_loop(), listener))
 
     async def follow_leases(self, namespace: str, label: str, listener: Listener, /) -> None:
         """See `Api`."""
-        await self._follow(api.leases(namespace, label), listener)
+        await self._follow(api.leases(namespace, label), _Handing(asyncio.get_running_loop(), listener))
 
     async def follow_snapshots(self, on_change: Callable[[Snapshot], None], /) -> None:
         """See `Api`."""
         loop = asyncio.get_running_loop()
 
         def built(found: Built) -> None:
-            loop.call_soon_threadsafe(on_change, found.snapshot)
+            _hand(loop, lambda: on_change(found.snapshot))
 
         watcher = SnapshotWatcher(self._connection, built)
         watcher.start()
@@ -62,8 +63,8 @@ class ApiServer:
         """See `Api`."""
         await _ask(lambda: self._connection.apply_lease(manifest))
 
-    async def _follow(self, kind: WatchedKind, listener: Listener) -> None:
-        informer = Informer(self._connection, kind, _Handing(asyncio.get_running_loop(), listener), time.monotonic)
+    async def _follow(self, kind: WatchedKind, sink: Sink) -> None:
+        informer = Informer(self._connection, kind, sink, time.monotonic)
         informer.start()
         try:
             await asyncio.Event().wait()
@@ -88,8 +89,32 @@ class _Handing:
         self._hand(lambda: self._listener.removed(manifest))
 
     def _hand(self, what: Callable[[], None]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(what)
+        _hand(self._loop, what)
+
+
+class _HandingPods:
+    """Reads pods in the informer's thread, and hands what it read to a listener in the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, listener: PodListener) -> None:
+        self._loop = loop
+        self._listener = listener
+
+    def replace(self, _: WatchedKind, manifests: Sequence[Manifest]) -> None:
+        found = pods.read_all(manifests)
+        _hand(self._loop, lambda: self._listener.listed(found))
+
+    def put(self, manifest: Manifest) -> None:
+        uid, pod = manifest["metadata"]["uid"], pods.read(manifest)
+        _hand(self._loop, lambda: self._listener.changed(uid, pod))
+
+    def remove(self, manifest: Manifest) -> None:
+        uid = manifest["metadata"]["uid"]
+        _hand(self._loop, lambda: self._listener.changed(uid, None))
+
+
+def _hand(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        loop.call_soon_threadsafe(what)
 
 
 async def _ask(work: Callable[[], _T]) -> _T:

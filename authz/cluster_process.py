@@ -27,6 +27,7 @@ from hopgate.audit.spool import Durability, Spool
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
 from hopgate.kubernetes.keys import AuthzPods, PodReference
+from hopgate.kubernetes.pods import Pod, Pods
 from hopgate.snapshot import Snapshot
 from tokenmint.keys import KeyRing
 from tokenmint.shared_keys import SharedKeys
@@ -57,10 +58,20 @@ class Listener(Protocol):
         """One that is gone."""
 
 
+class PodListener(Protocol):
+    """Is told the pods in the same way, read: reading thousands takes longer than a check may wait."""
+
+    def listed(self, pods: Pods, /) -> None:
+        """All pods there are."""
+
+    def changed(self, uid: str, pod: Pod | None, /) -> None:
+        """One that is new or changed; None: it has ended, or is gone."""
+
+
 class Api(Protocol):
     """What the process asks of the API server. Listeners are called in the event loop; following ends only by cancelling."""
 
-    async def follow_pods(self, listener: Listener, /) -> None:
+    async def follow_pods(self, listener: PodListener, /) -> None:
         """Tell all pods of the cluster, and every change."""
 
     async def follow_leases(self, namespace: str, label: str, listener: Listener, /) -> None:

@@ -16,7 +16,6 @@ from authz import upstream_names, workloads_cluster
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
-from hopgate.kubernetes import pods as pod_objects
 from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.kubernetes.pods import Pod, Pods
 from hopgate.snapshot import ResolvedHost, Snapshot
@@ -126,27 +125,19 @@ class PodListener:
         self.index: Pods | None = None
         self._on_change = on_change
 
-    def listed(self, manifests: Iterable[Mapping[str, Any]]) -> None:
+    def listed(self, pods: Pods) -> None:
         """All pods there are: those not among them are gone."""
         before = self.index or Pods()
-        read = (pod_objects.read(manifest) for manifest in manifests)
-        self.index = Pods.of(pod for pod in read if pod is not None)
-        self._on_change(self.index, (*before.by_uid.values(), *self.index.by_uid.values()))
+        self.index = pods
+        self._on_change(pods, (*before.by_uid.values(), *pods.by_uid.values()))
 
-    def changed(self, manifest: Mapping[str, Any]) -> None:
-        """A pod that is new, or another than before."""
-        self._put(manifest["metadata"]["uid"], pod_objects.read(manifest))
-
-    def removed(self, manifest: Mapping[str, Any]) -> None:
-        """A pod that is gone."""
-        self._put(manifest["metadata"]["uid"], None)
-
-    def _put(self, uid: str, pod: Pod | None) -> None:
+    def changed(self, uid: str, pod: Pod | None) -> None:
+        """A pod that is new or another than before; None: it has ended, or is gone."""
         known = self.index or Pods()
         pods = known.remove(uid) if pod is None else known.put(pod)
         if pods is not known:
             self.index = pods
-            self._on_change(pods, (found for found in (known.by_uid.get(uid), pod) if found is not None))
+            self._on_change(pods, [found for found in (known.by_uid.get(uid), pod) if found is not None])
 
 
 class LeaseListener:

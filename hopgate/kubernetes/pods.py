@@ -92,6 +92,11 @@ class Pods:
         return len(self.by_uid)
 
 
+def read_all(manifests: Iterable[Mapping[str, Any]]) -> Pods:
+    """The index of these objects, without those that have ended."""
+    return Pods.of(pod for pod in map(read, manifests) if pod is not None)
+
+
 def _own_ips(pod: Pod) -> tuple[str, ...]:
     """The addresses that are the pod's and not its node's, which others share."""
     return () if pod.host_network else pod.ips
