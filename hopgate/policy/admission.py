@@ -131,6 +131,18 @@ def admit_one(policy: Policy, registry: Registry) -> Admission:
     return Admission(rules=tuple(rules), mistakes=tuple(report.mistakes), unread=unread)
 
 
+def surroundings(admitted: Admission, registry: Registry) -> tuple[object, ...]:
+    """What the policy's admission took from the registry: where it is equal for another registry, so is the admission, tests apart."""
+    entities = [
+        entity for each in admitted.rules for entity in (each.rule.rule.scope.principal.entity, each.rule.rule.scope.resource.entity)
+    ]
+    tools = (_named_tool(each.rule.rule, registry) for each in admitted.rules)
+    return (
+        *(None if entity is None else registered.find_mistake(entity, registry) for entity in entities),
+        *(None if tool is None else tool.input_schema for tool in tools),
+    )
+
+
 def _read(piece: Piece, report: _Report) -> Rule | None:
     danger = syntax.find_danger(piece)
     if danger is not None:
