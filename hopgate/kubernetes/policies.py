@@ -3,24 +3,26 @@
 A mistake in a permit can only deny too much if the permit is left out; a mistake in a forbid must not. So:
 
 - A policy whose only mistake is that it names what is not registered is in force as it is: no hop has such a caller or destination.
-- With any other mistake its last good form stays. Where what it names has changed since, so that the form itself has mistakes now,
-  its forbids stay, and those of its permits that have no mistake of their own.
-- A policy that was never good in this process (it was there before the process was) permits nothing. Its forbids are in force where
-  they can be read: they match, don't match, or fail, and a failure denies. Where a part can't be read it may forbid anything, so
-  everything that the policy may speak of is forbidden: its namespace, or for a ClusterPolicy the cluster.
+- With any other mistake its last good form stays. What that form names may have changed since, so that the form itself has mistakes
+  now: then those of its permits are left out that have one of their own, and a forbid that has one forbids its whole scope, without its
+  conditions. (Cedar finds a number unequal to every string without an error, so a condition of wrong types may silently not hold.)
+- A policy that was never good in this process (it was there before the process was) permits nothing. Its forbids are in force, as above.
+  Where a part of it, or the scope of a forbid, can't be read, it may forbid anything: everything that the policy may speak of is
+  forbidden, which is its namespace, or for a ClusterPolicy the cluster.
 - An Observe policy changes no answer, so nothing stands in for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hopgate.kubernetes import problems
 from hopgate.kubernetes.claims import Forms
 from hopgate.kubernetes.objects import ClusterObject
 from hopgate.kubernetes.problems import Kept, Problem
+from hopgate.policy import admission as admissions
 from hopgate.policy import cedar
 from hopgate.policy.bundle import Admission, PolicyMistake
 from hopgate.policy.index import BoundRule
@@ -70,7 +72,7 @@ def _admit_one(
         return _all(admission), found, _problems(found, admission, Kept.IN_FORCE)
     if last is not None and isinstance(last.resource, Policy):
         kept = Kept.IN_FORCE if last.digest == found.digest else Kept.LAST_GOOD
-        return _still_sound(check(last.resource, last.digest)), last, _problems(found, admission, kept)
+        return _still_sound(last.resource, check(last.resource, last.digest)), last, _problems(found, admission, kept)
     kept = Kept.NOTHING if policy is not None and policy.mode is PolicyMode.OBSERVE else Kept.FORBIDS
     return _closed(found, policy, admission), None, _problems(found, admission, kept)
 
@@ -83,23 +85,41 @@ def _all(admission: Admission) -> Sequence[BoundRule]:
     return [admitted.rule for admitted in admission.rules]
 
 
-def _still_sound(admission: Admission) -> Sequence[BoundRule]:
+def _still_sound(policy: Policy, admission: Admission) -> Sequence[BoundRule]:
     """Of a form that was good: every forbid, and each permit that is good still."""
-    return [admitted.rule for admitted in admission.rules if not admitted.rule.rule.permits or _is_harmless(admitted.mistakes)]
+    good = [admitted.rule for admitted in admission.rules if admitted.rule.rule.permits and _is_harmless(admitted.mistakes)]
+    return [*good, *_forbids(policy, admission)]
 
 
 def _closed(found: ClusterObject, policy: Policy | None, admission: Admission | None) -> Sequence[BoundRule]:
-    """Of a policy that was never good: its forbids, and one over all that it could forbid where a part of it can't be read."""
-    if policy is not None and policy.mode is PolicyMode.OBSERVE:
+    """Of a policy that was never good: what it forbids, and what it may forbid."""
+    if policy is None or admission is None:
+        own = found.reference
+        name = own.name if own.namespace is None else f"{own.namespace}/{own.name}"
+        return [_forbid_all(name, own.namespace)]
+    if policy.mode is PolicyMode.OBSERVE:
         return []
-    forbids = [] if admission is None else [admitted.rule for admitted in admission.rules if not admitted.rule.rule.permits]
-    return [*forbids, _forbid_all(found)] if admission is None or admission.unread else forbids
+    forbids = _forbids(policy, admission)
+    return [*forbids, _forbid_all(str(policy), policy.namespace)] if admission.unread else forbids
 
 
-def _forbid_all(found: ClusterObject) -> BoundRule:
-    own = found.reference
-    name = own.name if own.namespace is None else f"{own.namespace}/{own.name}"
-    return BoundRule(id=f"{name}/{_STAND_IN}", policy=name, binding=own.namespace, observed=False, rule=cedar.read(_FORBID_ALL))
+def _forbids(policy: Policy, admission: Admission) -> list[BoundRule]:
+    """Every forbid, those with a mistake without their conditions."""
+    forbids: list[BoundRule] = []
+    for admitted in admission.rules:
+        if admitted.rule.rule.permits:
+            continue
+        if _is_harmless(admitted.mistakes):
+            forbids.append(admitted.rule)
+            continue
+        wide = admissions.widen(admitted.rule.rule)
+        everything = _forbid_all(str(policy), policy.namespace)
+        forbids.append(replace(everything, observed=admitted.rule.observed) if wide is None else replace(admitted.rule, rule=wide))
+    return forbids
+
+
+def _forbid_all(policy: str, namespace: str | None) -> BoundRule:
+    return BoundRule(id=f"{policy}/{_STAND_IN}", policy=policy, binding=namespace, observed=False, rule=cedar.read(_FORBID_ALL))
 
 
 def _problems(found: ClusterObject, admission: Admission | None, kept: Kept) -> Sequence[Problem]:

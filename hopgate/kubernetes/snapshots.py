@@ -1,7 +1,7 @@
 """The objects of a cluster to a snapshot: the folder's registry, policies and snapshot type, with each object's mistakes its own.
 
 Pure. What did not change since the snapshot before is taken from it: the registry while no destination changed, a policy's reading while
-the registry is the same, the compiled policies while no rule changed.
+nothing that it names did, the compiled policies while no rule changed.
 Virtual addresses are those that the controller wrote into `status.addresses`; a name without one gets the same stable hash as from a
 folder. The addresses of the snapshot before don't count: two processes that see the same objects answer alike, whatever each saw before.
 """
@@ -18,7 +18,7 @@ from hopgate.kubernetes.claims import Forms
 from hopgate.kubernetes.objects import ClusterObject, ClusterService, ServiceRefusal
 from hopgate.kubernetes.problems import Kept, Problem
 from hopgate.kubernetes.secrets import Found
-from hopgate.policy import bundle
+from hopgate.policy import admission, bundle
 from hopgate.policy.bundle import Admission, PolicyBundle
 from hopgate.policy.index import BoundRule
 from hopgate.resources import conflicts, reference, registry
@@ -60,7 +60,7 @@ class _Kept:
     without_address: Mapping[str, registry.Destination]
     dialled: Mapping[str, DialAddress]
     registry: Registry
-    admissions: Mapping[bytes, Admission]
+    checked: Mapping[bytes, _Checked]
     rules: tuple[BoundRule, ...]
 
 
@@ -76,7 +76,7 @@ def build(seen: Seen, before: Built | None, now: int) -> Built:
     noted.extend(refused)
     noted.extend(_without_address(chosen.forms, laid_out.without_address))
     dialling = _dialling(laid_out, dialled)
-    checks = _Checks(dialling.registry, dialling.admissions)
+    checks = _Checks(dialling.registry, None if before is None else before.kept)
     in_force = policies.admit((each for each in found if each.reference.kind in _POLICIES), last, checks.check)
     noted.extend(in_force.problems)
     compiled = _compile(in_force.rules, dialling, before)
@@ -94,7 +94,7 @@ def build(seen: Seen, before: Built | None, now: int) -> Built:
         snapshot=snapshot,
         problems=tuple(sorted(noted, key=problems.order)),
         forms=every,
-        kept=replace(dialling, admissions=checks.used, rules=in_force.rules),
+        kept=replace(dialling, checked=checks.used, rules=in_force.rules),
     )
 
 
@@ -122,7 +122,7 @@ def _lay_out(forms: Iterable[ClusterObject], seen: Seen, kept: _Kept | None) -> 
         without_address=without,
         dialled={},
         registry=bare,
-        admissions={},
+        checked={},
         rules=(),
     )
 
@@ -180,21 +180,37 @@ def _dialling(laid_out: _Kept, dialled: Mapping[str, DialAddress]) -> _Kept:
     return replace(laid_out, dialled=dialled, registry=complete)
 
 
-class _Checks:
-    """Readings of policies against one registry: what was read before is not read again."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checked:
+    """One policy, read against one registry, and what it took from that."""
 
-    def __init__(self, against: Registry, earlier: Mapping[bytes, Admission]) -> None:
+    admission: Admission
+    surroundings: tuple[object, ...]
+
+
+class _Checks:
+    """Readings of policies against one registry: what was read before is read again only where what it names has changed."""
+
+    def __init__(self, against: Registry, kept: _Kept | None) -> None:
         self._against = against
-        self._earlier = earlier
-        self.used: dict[bytes, Admission] = {}
+        self._earlier: Mapping[bytes, _Checked] = {} if kept is None else kept.checked
+        self._same_registry = kept is not None and kept.registry is against
+        self.used: dict[bytes, _Checked] = {}
 
     def check(self, policy: Policy, key: bytes) -> Admission:
         """`bundle.check`, once for each `key`, the digest of the policy."""
-        admission = self._earlier.get(key)
-        if admission is None:
-            admission = bundle.check(policy, self._against)
-        self.used[key] = admission
-        return admission
+        checked = self._earlier.get(key)
+        if checked is None or not self._still_holds(policy, checked):
+            read = bundle.check(policy, self._against)
+            checked = _Checked(admission=read, surroundings=admission.surroundings(read, self._against))
+        self.used[key] = checked
+        return checked.admission
+
+    def _still_holds(self, policy: Policy, checked: _Checked) -> bool:
+        """A policy's tests name what they like, so they are run again."""
+        if self._same_registry:
+            return True
+        return not policy.tests and checked.surroundings == admission.surroundings(checked.admission, self._against)
 
 
 def _compile(rules: tuple[BoundRule, ...], dialling: _Kept, before: Built | None) -> PolicyBundle:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hopgate.policy import cedar, registered, schema, syntax
+from hopgate.policy import scope as scopes
 from hopgate.policy.cedar import Rule
 from hopgate.policy.errors import CedarSyntaxError
 from hopgate.policy.index import BoundRule
@@ -129,6 +130,27 @@ def admit_one(policy: Policy, registry: Registry) -> Admission:
             CedarSyntaxError.code, "Cedar reads other policies out of this text than its semicolons mark", Position(line=1, column=1)
         )
     return Admission(rules=tuple(rules), mistakes=tuple(report.mistakes), unread=unread)
+
+
+def widen(rule: Rule) -> Rule | None:
+    """A forbid of the rule's whole scope, whatever its conditions; None where the scope itself names what the schema doesn't know."""
+    try:
+        wide = cedar.read(f"forbid {scopes.head(rule.scope, cedar.NAMESPACE)};")
+    except CedarSyntaxError:
+        return None
+    return None if cedar.validate(wide.text, schema.text()) else wide
+
+
+def surroundings(admitted: Admission, registry: Registry) -> tuple[object, ...]:
+    """What the policy's admission took from the registry: where it is equal for another registry, so is the admission, tests apart."""
+    entities = [
+        entity for each in admitted.rules for entity in (each.rule.rule.scope.principal.entity, each.rule.rule.scope.resource.entity)
+    ]
+    tools = (_named_tool(each.rule.rule, registry) for each in admitted.rules)
+    return (
+        *(None if entity is None else registered.find_mistake(entity, registry) for entity in entities),
+        *(None if tool is None else tool.input_schema for tool in tools),
+    )
 
 
 def _read(piece: Piece, report: _Report) -> Rule | None:

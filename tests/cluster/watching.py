@@ -11,7 +11,6 @@ from typing import Any
 import kubernetes.client
 from kubernetes.client import ApiClient, ApiException
 
-from hopgate.kubernetes.api import WatchedKind
 from hopgate.kubernetes.client import Client
 from hopgate.kubernetes.snapshots import Built
 from hopgate.kubernetes.watcher import KINDS, SnapshotWatcher
@@ -51,7 +50,7 @@ class Objects:
         self._custom.delete_collection_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURALS[kind])
 
     def secret(self, name: str, values: dict[str, str]) -> None:
-        body = {"metadata": {"name": name}, "stringData": values}
+        body: Any = {"metadata": {"name": name}, "stringData": values}
         try:
             self.core.create_namespaced_secret(self.namespace, body)
         except ApiException as error:
@@ -60,7 +59,7 @@ class Objects:
             self.core.patch_namespaced_secret(name, self.namespace, body)
 
     def service(self, name: str, **spec: Any) -> Any:
-        body = {"metadata": {"name": name}, "spec": {"ports": [{"port": 8080}], **spec}}
+        body: Any = {"metadata": {"name": name}, "spec": {"ports": [{"port": 8080}], **spec}}
         return self.core.create_namespaced_service(self.namespace, body)
 
 
@@ -108,7 +107,3 @@ def watching(server: ApiServer, user: User | None = None) -> Iterator[Watching]:
             yield found
     finally:
         client.close()
-
-
-def kinds() -> tuple[WatchedKind, ...]:
-    return KINDS
