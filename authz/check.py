@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from authz import denial, recording, wire
+from authz import denial, mesh, recording, wire
 from authz.caller import HOP_TOKEN_HEADER, ISSUER, VerificationKeys
 from authz.decide import Hop, decide
+from authz.mesh import Mesh
 from authz.request import CheckInput, Direction
 from authz.server import Call
 from authz.verdict import Reason, Verdict
@@ -29,7 +30,7 @@ from tokenmint.replay import ReplayCache
 
 _log = logging.getLogger(__name__)
 _BEARER = "Bearer "
-_DIRECTIONS = {"outbound": Direction.OUTBOUND, "inbound": Direction.INBOUND}
+_DIRECTIONS = {"outbound": Direction.OUTBOUND, "inbound": Direction.INBOUND, "mesh": Direction.MESH}
 
 
 @dataclass(slots=True)
@@ -58,13 +59,17 @@ class Counters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where a check gets what is not in its request. Times are Unix nanoseconds and monotonic nanoseconds."""
+    """Where a check gets what is not in its request. Times are Unix nanoseconds and monotonic nanoseconds.
+
+    `mesh` says which Envoys of a mesh are believed; by default none is.
+    """
 
     snapshot: Callable[[], Snapshot]
     workloads: Callable[[], Workloads]
     wall_ns: Callable[[], int]
     monotonic_ns: Callable[[], int]
     new_id: Callable[[], str]
+    mesh: Callable[[], Mesh] = Mesh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +156,11 @@ class Checker:
         authorization = call.authorization or ""
         presented = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else None
         keys = VerificationKeys(hop=self._keys.public_keys(now))
-        return decide(Hop(check=check, workload=self._sources.workloads().identify(presented, now)), snapshot, keys, now)
+        if check.direction is Direction.MESH:
+            workload = mesh.identify(self._sources.mesh(), presented, check.principal, snapshot.registry.agents)
+        else:
+            workload = self._sources.workloads().identify(presented, now)
+        return decide(Hop(check=check, workload=workload), snapshot, keys, now)
 
     def _equip(self, check: CheckInput, verdict: Verdict, snapshot: Snapshot, decision_id: str) -> tuple[Verdict, _Allowance]:
         """What needs state or secrets: a presented token is used up, a new one minted, the upstream's credential fetched."""
@@ -204,7 +213,7 @@ def _direction(call: Call) -> Direction:
     try:
         return _DIRECTIONS[call.direction or ""]
     except KeyError:
-        raise WireError("expected the direction `outbound` or `inbound` from the gate's own configuration") from None
+        raise WireError("expected the direction `outbound`, `inbound` or `mesh` from the gate's own configuration") from None
 
 
 def _denied(call: Call, reason: Reason, message: str) -> Verdict:

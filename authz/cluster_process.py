@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from authz import process, recording
-from authz.cluster_resolver import ClusterResolver
+from authz import dns_sockets, process, recording
 from authz.cluster_state import ClusterState
+from authz.mesh import NO_MESH, Mesh
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
+from authz.shared_resolver import SharedResolver
 from authz.tls_files import TlsFiles
 from authz.upstream_names import Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
@@ -101,6 +102,7 @@ class Settings:
     certificate: Path
     private_key: Path
     spool: Path
+    mesh: Mesh = NO_MESH
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
     settle_seconds: float = SETTLE_SECONDS
@@ -126,6 +128,7 @@ class ClusterProcess:
             authz=AuthzPods(namespace=settings.pod.namespace, service_account=settings.service_account),
             pod=settings.pod,
             clock=time.time,
+            mesh=settings.mesh,
         )
         self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
         files = TlsFiles(settings.certificate, settings.private_key)
@@ -136,7 +139,7 @@ class ClusterProcess:
             TlsListener(address=settings.listen, files=files, ready=lambda: self.ready, connection_seconds=settings.connection_seconds),
         )
         self._health = HealthServer(lambda: self.ready, settings.health)
-        self._resolver = ClusterResolver(lambda: self.state.snapshot.registry, agent_at=self.state.agent_at, record=self._record_name)
+        self._resolver = SharedResolver(lambda: self.state.snapshot.registry, whose=self.state.agent_at, record=self._record_name)
         self.resolver_port = 0
 
     @property
@@ -190,7 +193,9 @@ class ClusterProcess:
             return
         await self._server.start()
         ip, _, port = self._settings.resolver.rpartition(":")
-        self.resolver_port = await self._resolver.start(ip.strip("[]"), int(port))
+        sockets = dns_sockets.open_at(ip.strip("[]"), int(port))
+        await self._resolver.start(sockets)
+        self.resolver_port = sockets.port
         self._serving = True
         _log.info("checks are answered at port %d", self.port)
         await self._ending.wait()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from authz import upstream_names, workloads_cluster
+from authz.mesh import NO_MESH, Mesh
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
@@ -31,9 +32,17 @@ class ClusterState:
     """The mutable part of the process. `clock` is in Unix seconds."""
 
     def __init__(
-        self, *, workloads: ClusterWorkloads, keys: SharedKeys, authz: AuthzPods, pod: PodReference, clock: Callable[[], float]
+        self,
+        *,
+        workloads: ClusterWorkloads,
+        keys: SharedKeys,
+        authz: AuthzPods,
+        pod: PodReference,
+        clock: Callable[[], float],
+        mesh: Mesh = NO_MESH,
     ) -> None:
         self.workloads = workloads
+        self.mesh = mesh
         self.pods = PodListener(self._pods_changed)
         self.leases = LeaseListener(self._learn)
         self._keys = keys

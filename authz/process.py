@@ -21,6 +21,7 @@ from typing import Protocol
 
 from authz import state as states
 from authz.check import Checker, Keys, Sources
+from authz.mesh import Mesh
 from authz.server import Server
 from authz.state import Applied, Failed, Ready, Report, State, StateError
 from authz.workloads import HeldCredentials, Workloads
@@ -51,6 +52,7 @@ class Process:
         self._state = State(sequence=0)
         self.snapshot = snapshot
         self.workloads: Workloads = HeldCredentials(self._state)
+        self.mesh = Mesh()
         self.mistakes: tuple[str, ...] = ()
         self._reloading: asyncio.Task[None] | None = None
 
@@ -58,6 +60,11 @@ class Process:
         """Put the gate's state in force."""
         self._state = state
         self.workloads = HeldCredentials(state)
+        self.mesh = (
+            Mesh()
+            if state.mesh is None
+            else Mesh(credential_sha256=state.mesh.credential_sha256, trust_domains=frozenset(state.mesh.trust_domains))
+        )
         self.snapshot = replace(self.snapshot, upstreams=states.upstreams(state))
 
     def folder_changed(self) -> None:
@@ -116,12 +123,17 @@ class InForce(Protocol):
     def workloads(self) -> Workloads:
         """Who is behind a credential."""
 
+    @property
+    def mesh(self) -> Mesh:
+        """Which Envoys of a mesh are believed."""
+
 
 def checker_of(process: InForce, keys: Keys, spool: Spool) -> Checker:
     """The checker of a process: its snapshot and workloads, this machine's clocks, random ids, records in the spool."""
     sources = Sources(
         snapshot=lambda: process.snapshot,
         workloads=lambda: process.workloads,
+        mesh=lambda: process.mesh,
         wall_ns=time.time_ns,
         monotonic_ns=time.monotonic_ns,
         new_id=lambda: secrets.token_hex(16),

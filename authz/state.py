@@ -39,6 +39,13 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     resolved_at: int
 
 
+class MeshPeers(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose peers are believed: the hash of the credential of the mesh's Envoys, and the trust domains."""
+
+    credential_sha256: str
+    trust_domains: tuple[str, ...]
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unknown_fields=True):
     """All that is alive at the gate. `sequence` rises by one with each message and is acknowledged by `Applied`."""
 
@@ -46,6 +53,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     workloads: tuple[Workload, ...] = ()
     gates: tuple[InboundGate, ...] = ()
     hosts: tuple[Resolution, ...] = ()
+    mesh: MeshPeers | None = None
 
 
 class ReportRequest(msgspec.Struct, frozen=True, kw_only=True, tag="report", forbid_unknown_fields=True):

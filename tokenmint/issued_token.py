@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tokenmint import compact, jose, strict_json, validity
+from tokenmint import compact, jose, token_json, validity
 from tokenmint.compact import Segments
 from tokenmint.errors import TokenAlgorithmError, TokenAudienceError, TokenKeyUnknownError, TokenMalformedError, TokenTypeError
 from tokenmint.jose import VerificationKey
@@ -38,7 +38,7 @@ def take_apart(token: str, types: frozenset[str]) -> UnverifiedToken:
     Raises a TokenError.
     """
     segments = compact.split(token, MAX_TOKEN_LENGTH)
-    header = strict_json.parse_object(segments.unverified_header, "header")
+    header = token_json.parse_object(segments.unverified_header, "header")
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in jose.ALGORITHMS:
         raise TokenAlgorithmError(f"expected one of the asymmetric algorithms, got `{str(algorithm)[:40]!r}`")
@@ -50,7 +50,7 @@ def take_apart(token: str, types: frozenset[str]) -> UnverifiedToken:
             raise TokenMalformedError(f"expected a header without `{name}`")
     if kid is not None and not isinstance(kid, str):
         raise TokenMalformedError("expected a key id that is text")
-    claims = strict_json.parse_object(segments.unverified_payload, "payload")
+    claims = token_json.parse_object(segments.unverified_payload, "payload")
     return UnverifiedToken(segments=segments, algorithm=algorithm, kid=kid, unverified_claims=claims)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hopgate.identity.names import User
 from hopgate.resources.kinds import IdentityProvider
-from tokenmint import compact, issued_token, strict_json
+from tokenmint import compact, issued_token, token_json
 from tokenmint.errors import TokenAudienceError, TokenError, TokenIssuerError, TokenUserError
 from tokenmint.hop_claims import MAX_GROUPS, MAX_TEXT_LENGTH
 
@@ -25,7 +25,7 @@ def insecure_issuer(token: str) -> str | None:
     """The issuer that a token claims, nothing of it verified: good for choosing what to do with the token, not for trust."""
     try:
         segments = compact.split(token, issued_token.MAX_TOKEN_LENGTH)
-        issuer = strict_json.parse_object(segments.unverified_payload, "payload").get("iss")
+        issuer = token_json.parse_object(segments.unverified_payload, "payload").get("iss")
     except TokenError:
         return None
     return issuer if isinstance(issuer, str) else None

@@ -20,7 +20,7 @@ from typing import Any
 from authz import recording as decisions
 from authz import upstream_names
 from authz.certificates import CertificateServer
-from authz.state import InboundGate, Resolution, State
+from authz.state import InboundGate, MeshPeers, Resolution, State
 from authz.upstream_names import UpstreamNames
 from hopgate.audit.errors import AuditError
 from hopgate.audit.spool import Durability, Spool
@@ -50,13 +50,14 @@ class GateError(LocalError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSpec:
-    """Where a gate reads and writes. `envoy` is the binary; `say` gets lines for a person."""
+    """Where a gate reads and writes. `envoy` is the binary; `say` gets lines for a person; `mesh` says whose Envoys may ask, too."""
 
     resources: Path
     data: Path
     run: RunFolder
     envoy: Path
     say: Callable[[str], None]
+    mesh: MeshPeers | None = None
 
 
 class Gate:
@@ -97,6 +98,8 @@ class Gate:
             raise GateError("\n".join(error.mistakes), remedy="mend what it names; `hopgate policy check` shows it too") from error
         await self._authz.ready()
         await self._certificates.start()
+        if self._spec.mesh is not None:
+            await self._push()
         self._background(self._names.run())
         self._background(self._watcher.run())
 
@@ -227,6 +230,7 @@ class Gate:
                         Resolution(host=host, addresses=found.addresses, resolved_at=found.resolved_at)
                         for host, found in self._hosts.items()
                     ),
+                    mesh=self._spec.mesh,
                 )
             )
 
