@@ -215,7 +215,8 @@ def _read_json(response: Any) -> dict[str, Any]:
     try:
         body = json.loads(response.data)
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise UnreachableError(_cut(f"the API server's answer broke off: {type(error).__name__}")) from error
+        # Not from the error, which may hold the text that it could not read: a Secret's.
+        raise UnreachableError(f"the API server's answer broke off: {type(error).__name__}") from None
     finally:
         response.release_conn()
     if not isinstance(body, dict):

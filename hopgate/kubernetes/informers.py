@@ -104,7 +104,11 @@ class Informer:
             except ExpiredError:
                 self._revision = ""
             except ClientError as error:
-                self._fail(error)
+                self._fail(str(error), error.code)
+            except Exception as error:  # noqa: BLE001 - a defect must not end the thread unseen; everything is listed anew
+                _log.exception("%s: the watch failed", self.kind.plural)
+                self._revision = ""
+                self._fail(f"a defect of the gate: {type(error).__name__}", "Defect")
 
     def _follow(self) -> None:
         """One list where it is needed, and one watch to its end. Raises ClientError."""
@@ -144,13 +148,13 @@ class Informer:
         self._failures = 0
         self._error = None
 
-    def _fail(self, error: ClientError) -> None:
+    def _fail(self, error: str, code: str) -> None:
         if self._stopping.is_set():
             return
         self._failures += 1
-        self._error = str(error)
+        self._error = error
         if self._failures == _LOGGED_FAILURE:
-            _log.warning("%s: what was last seen stays in force: %s (%s)", self.kind.plural, error, error.code)
+            _log.warning("%s: what was last seen stays in force: %s (%s)", self.kind.plural, error, code)
         pause = min(LAST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
         self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the load, guards nothing
 

@@ -2,13 +2,14 @@
 
 A mistake in a permit can only deny too much if the permit is left out; a mistake in a forbid must not. So:
 
-- A policy whose only mistake is that it names what is not registered is in force as it is: no hop has such a caller or destination.
-- With any other mistake its last good form stays. What that form names may have changed since, so that the form itself has mistakes
-  now: then those of its permits are left out that have one of their own, and a forbid that has one forbids its whole scope, without its
+- A policy with a mistake stays in its last good form. What that form names may have changed since, so that it has mistakes itself now:
+  then those of its permits are left out that have one of their own, and a forbid that has one forbids its whole scope, without its
   conditions. (Cedar finds a number unequal to every string without an error, so a condition of wrong types may silently not hold.)
 - A policy that was never good in this process (it was there before the process was) permits nothing. Its forbids are in force, as above.
   Where a part of it, or the scope of a forbid, can't be read, it may forbid anything: everything that the policy may speak of is
   forbidden, which is its namespace, or for a ClusterPolicy the cluster.
+- A policy that is new, or that was not edited, and names what is not registered, is in force all the same: no hop has such a caller or
+  destination, and the other objects come and go.
 - An Observe policy changes no answer, so nothing stands in for it.
 """
 
@@ -68,7 +69,8 @@ def _admit_one(
 ) -> tuple[Sequence[BoundRule], ClusterObject | None, Sequence[Problem]]:
     policy = found.resource if isinstance(found.resource, Policy) else None
     admission = None if policy is None else check(policy, found.digest)
-    if admission is not None and not admission.unread and _is_harmless(admission.mistakes):
+    edited = last is not None and last.digest != found.digest
+    if admission is not None and not admission.unread and _is_harmless(admission.mistakes) and not (admission.mistakes and edited):
         return _all(admission), found, _problems(found, admission, Kept.IN_FORCE)
     if last is not None and isinstance(last.resource, Policy):
         kept = Kept.IN_FORCE if last.digest == found.digest else Kept.LAST_GOOD

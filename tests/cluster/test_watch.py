@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -367,3 +369,16 @@ def test_stopping_is_prompt_and_leaves_no_thread(hopgate_definitions: ApiServer)
     assert time.monotonic() - began < WITHIN_SECONDS
     names = {thread.name for thread in threading.enumerate()}
     assert not {name for name in names if name.startswith(("watch-", "snapshots", "secrets"))}
+
+
+def test_a_server_that_falls_silent_is_noticed(own: Objects, own_api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hopgate.kubernetes.client.SILENCE_SECONDS", 2.0)
+    with watching(own_api_server) as watch:
+        watch.until(lambda built: True, "the first snapshot")
+        os.kill(own_api_server.pid, signal.SIGSTOP)
+        try:
+            eventually(lambda: all(kind.failures > 0 for kind in watch.watcher.state().kinds), "every kind has noticed")
+        finally:
+            os.kill(own_api_server.pid, signal.SIGCONT)
+        own.make("Agent", "planner", {"owner": "team-a"})
+        watch.until(lambda built: owner(built, own.namespace) == "team-a", "the agent is in force")

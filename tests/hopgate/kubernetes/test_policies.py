@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from hopgate.kubernetes.snapshots import Built
 from tests.hopgate.kubernetes.cluster_objects import ask, build, manifest, reasons
@@ -133,6 +135,18 @@ def test_a_rule_that_names_what_is_not_registered_holds_up_no_other() -> None:
     assert reasons(built) == {"Policy demo/all": ("UnknownEntity", "InForce")}
 
 
+def test_an_edit_that_names_what_is_not_registered_leaves_the_last_good_form_until_it_is() -> None:
+    typo = FORBID.replace("demo/tickets/delete", "demo/archive/delete")
+    first = build(world(ALL, policy("no", FORBID)))
+    second = build(world(ALL, policy("no", typo, generation=2)), before=first)
+    assert not allowed(second, "demo/tickets/delete")
+    assert reasons(second) == {"Policy demo/no": ("UnknownEntity", "LastGood")}
+    archive = manifest("ToolServer", "archive", {"protocol": "MCP", "hosts": ["archive.example.com"]})
+    third = build(world(ALL, archive, policy("no", typo, generation=2)), before=second)
+    assert third.problems == ()
+    assert allowed(third, "demo/tickets/delete")
+
+
 def test_what_a_policy_names_may_go_and_come_back() -> None:
     named = PERMIT.replace("resource)", 'resource == Hopgate::Tool::"demo/tickets/search")')
     first = build(world(policy("one", named)))
@@ -194,3 +208,37 @@ def test_compiled_policies_are_kept_while_no_rule_changes() -> None:
     owner = manifest("Agent", "planner", {"owner": "team-a"}, generation=2)
     changed = build([*world(ALL)[1:], owner], before=first)
     assert changed.snapshot.policies is not first.snapshot.policies
+
+
+TOOLS = ("search", "delete", "list")
+LETTERS = st.sampled_from('abP:;."()[]{}=& @/1\n')
+PIECES = (
+    PERMIT,
+    FORBID,
+    'forbid (principal is Hopgate::Agent, action, resource is Hopgate::Tool) when { context.http.method == "PUT" };',
+    '@id("list")\nforbid (principal, action in [Hopgate::Action::"CallTool"], resource == Hopgate::Tool::"demo/tickets/list") '
+    "unless { context has onBehalfOf };",
+)
+
+
+@st.composite
+def slips(draw: st.DrawFn) -> tuple[str, str]:
+    """A policy, and the same with one letter lost, changed or added."""
+    good = "\n".join(draw(st.permutations(PIECES)))
+    place = draw(st.integers(0, len(good) - 1))
+    return good, good[:place] + draw(st.one_of(st.just(""), LETTERS)) + good[place + draw(st.integers(0, 1)) :]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(slips())
+def test_no_slip_of_a_letter_that_is_a_mistake_lets_more_through(slip: tuple[str, str]) -> None:
+    """Right after a start, when nothing better is known; and as an edit, where the form before it stays."""
+    good, wrong = (policy("all", text, generation=number) for number, text in enumerate(slip, 1))
+    meant, fresh = build(world(good)), build(world(wrong))
+    assume(fresh.problems)
+    assert [allowed(meant, f"demo/tickets/{tool}") for tool in TOOLS] == [True, False, False]
+    edited = build(world(wrong), before=meant)
+    for tool in TOOLS:
+        assert allowed(edited, f"demo/tickets/{tool}") is allowed(meant, f"demo/tickets/{tool}")
+        if any(problem.reason != "UnknownEntity" for problem in fresh.problems):
+            assert allowed(meant, f"demo/tickets/{tool}") or not allowed(fresh, f"demo/tickets/{tool}")
