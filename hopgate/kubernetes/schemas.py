@@ -57,6 +57,12 @@ def phrase(description: str, **more: object) -> Schema:
     return text(description, pattern=whole(f" *{_PRINTABLE}(?: |{_PRINTABLE})*"), **more)
 
 
+def issuer(description: str) -> Schema:
+    """As `governance` reads `issuer`: a phrase without `#`."""
+    printable = _PRINTABLE.replace("]", "#]")
+    return text(description, pattern=whole(f" *{printable}(?: |{printable})*"))
+
+
 def foreign_name(description: str) -> Schema:
     """As the names of tools and models: a phrase without blanks around it."""
     pattern = whole(f"{_PRINTABLE}(?:(?: |{_PRINTABLE})*{_PRINTABLE})?")

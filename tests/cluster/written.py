@@ -18,8 +18,8 @@ from tests.hopgate.resources.test_governance import KEY
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "hopgate" / "demo" / "resources"
 
-_PORTS = {"tickets": 9000, "model": 9001, "raw": 9002, "web": 9003, "anthropic": 9004}
 _JWKS = {"keys": [KEY]}
+_PORT = "_port"
 
 
 def all_manifests() -> dict[str, Manifest]:
@@ -35,14 +35,18 @@ def all_manifests() -> dict[str, Manifest]:
 
 def demo() -> dict[str, str]:
     """The demo's files, by name."""
-    values = {
-        "tickets_port": "9000",
-        "model_port": "9001",
-        "model_key": "sk-example",
-        "authority_pem": json.dumps(CERTIFICATE),
-        "jwks": json.dumps(_JWKS),
-    }
-    return {file.name: Template(file.read_text()).substitute(values) for file in sorted(DEMO.glob("*.yaml"))}
+    return {file.name: _filled(Template(file.read_text())) for file in sorted(DEMO.glob("*.yaml"))}
+
+
+def _filled(template: Template) -> str:
+    """A port of its own for each placeholder that asks for one, and what else the demo fills in."""
+    values = {"model_key": "sk-example", "authority_pem": json.dumps(CERTIFICATE), "jwks": json.dumps(_JWKS)}
+    return template.substitute(values, **{f"{name}{_PORT}": str(port) for name, port in _ports(template).items()})
+
+
+def _ports(template: Template) -> dict[str, int]:
+    wanted = [name.removesuffix(_PORT) for name in template.get_identifiers() if name.endswith(_PORT)]
+    return {name: 9000 + position for position, name in enumerate(wanted)}
 
 
 def _texts() -> Iterator[tuple[str, str]]:
@@ -52,5 +56,5 @@ def _texts() -> Iterator[tuple[str, str]]:
     yield from demo().items()
     world = REPOSITORY / "tests" / "world" / "resources.yaml"
     yield "tests/world", world.read_text()
-    end_to_end = manifests.world(ports=_PORTS, authority_pem=CERTIFICATE.encode(), jwks=dict(_JWKS))
+    end_to_end = manifests.world(ports=_ports(Template(manifests._WORLD)), authority_pem=CERTIFICATE.encode(), jwks=dict(_JWKS))
     yield from ((f"tests/end_to_end/{name}", text) for name, text in end_to_end.items())
