@@ -1,13 +1,15 @@
-"""The authz process: `python -m authz --resources DIR --data DIR --socket PATH`.
+"""The authz process: `python -m authz --resources DIR --data DIR --socket PATH`; `python -m authz cluster …` for a cluster.
 
-A composition root. The gate that started it writes its state on standard input and reads answers from standard output,
-one JSON message a line (`authz.state`); when standard input ends, the process ends.
+A composition root, of one machine; that of a cluster (`authz.cluster_command`) is imported only when it is called. The gate that started
+this process writes its state on standard input and reads answers from standard output, one JSON message a line (`authz.state`); when
+standard input ends, the process ends.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import logging
 import signal
 import sys
@@ -20,6 +22,8 @@ _log = logging.getLogger("authz")
 
 def main() -> int:
     """Run until standard input ends. Exit code 0 after an orderly end, 1 when the process could not start."""
+    if sys.argv[1:2] == ["cluster"]:
+        return int(importlib.import_module("authz.cluster_command").main(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m authz", description=__doc__)
     parser.add_argument("--resources", type=Path, required=True, help="the folder of manifests")
     parser.add_argument("--data", type=Path, required=True, help="the data folder, whose spool takes the decisions")

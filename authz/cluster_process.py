@@ -16,18 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from authz import cluster_names, dns_sockets, process, recording, upstream_names
+from authz import dns_sockets, process, recording
 from authz.cluster_state import ClusterState
 from authz.mesh import NO_MESH, Mesh
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
 from authz.shared_resolver import SharedResolver
 from authz.tls_files import TlsFiles
-from authz.upstream_names import MachineNames, Resolve, UpstreamNames
+from authz.upstream_names import Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.audit.spool import Durability, Spool
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
 from hopgate.kubernetes.keys import AuthzPods, PodReference
+from hopgate.kubernetes.pods import Pod, Pods
 from hopgate.snapshot import Snapshot
 from tokenmint.keys import KeyRing
 from tokenmint.shared_keys import SharedKeys
@@ -58,10 +59,20 @@ class Listener(Protocol):
         """One that is gone."""
 
 
+class PodListener(Protocol):
+    """Is told the pods in the same way, read: reading thousands takes longer than a check may wait."""
+
+    def listed(self, pods: Pods, /) -> None:
+        """All pods there are."""
+
+    def changed(self, uid: str, pod: Pod | None, /) -> None:
+        """One that is new or changed; None: it has ended, or is gone."""
+
+
 class Api(Protocol):
     """What the process asks of the API server. Listeners are called in the event loop; following ends only by cancelling."""
 
-    async def follow_pods(self, listener: Listener, /) -> None:
+    async def follow_pods(self, listener: PodListener, /) -> None:
         """Tell all pods of the cluster, and every change."""
 
     async def follow_leases(self, namespace: str, label: str, listener: Listener, /) -> None:
@@ -91,7 +102,6 @@ class Settings:
     certificate: Path
     private_key: Path
     spool: Path
-    cluster_domain: str = "cluster.local"
     mesh: Mesh = NO_MESH
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
@@ -101,8 +111,8 @@ class Settings:
 class ClusterProcess:
     """One process. `run` until told to `end`."""
 
-    def __init__(self, settings: Settings, api: Api, *, outside: Resolve | None = None, inside: Resolve | None = None) -> None:
-        """`outside` and `inside` resolve outside names and services (default: as this machine does). Raises TlsFilesError, AuditError."""
+    def __init__(self, settings: Settings, api: Api, *, resolve: Resolve | None = None) -> None:
+        """`resolve` is for outside names (default: as this machine does). Raises TlsFilesError, AuditError."""
         self._settings = settings
         self._api = api
         self._ending = asyncio.Event()
@@ -120,14 +130,7 @@ class ClusterProcess:
             clock=time.time,
             mesh=settings.mesh,
         )
-        machine = MachineNames()
-        self._outside = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=outside or machine)
-        self._inside = UpstreamNames(
-            self.state.services,
-            on_change=self.state.inside_changed,
-            resolve=inside or _in_domain(machine, settings.cluster_domain),
-            keep=upstream_names.inside,
-        )
+        self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
         files = TlsFiles(settings.certificate, settings.private_key)
         self._spool = Spool(settings.spool, process.new_writer(), clock=time.time, durability=Durability.WRITE)
         self.checker = process.checker_of(self.state, self.keys, self._spool)
@@ -180,8 +183,7 @@ class ClusterProcess:
             self._api.follow_pods(self.state.pods),
             self._api.follow_leases(namespace, label, self.state.leases),
             self._api.follow_snapshots(self._snapshot_changed),
-            self._outside.run(),
-            self._inside.run(),
+            self._names.run(),
             self._repeat(self._read_jwks, JWKS_SECONDS, self._keys_asked),
             self._repeat(self._publish, PUBLISH_SECONDS, asyncio.Event()),
         )
@@ -223,8 +225,7 @@ class ClusterProcess:
 
     def _snapshot_changed(self, snapshot: Snapshot) -> None:
         self.state.snapshot_changed(snapshot)
-        self._outside.refresh()
-        self._inside.refresh()
+        self._names.refresh()
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float, asked: asyncio.Event) -> None:
         """Do it every so often, and when asked; soon again when it failed."""
@@ -253,13 +254,6 @@ class ClusterProcess:
         if jwks != self._published or (self.state.leases.objects is not None and not self.state.is_published):
             await self._api.put_lease(published_keys.manifest(self._settings.pod, jwks, now))
             self._published = jwks
-
-
-def _in_domain(resolve: Resolve, cluster_domain: str) -> Resolve:
-    async def ask(host: str) -> Iterable[str]:
-        return await resolve(cluster_names.asked(host, cluster_domain))
-
-    return ask
 
 
 async def serve(settings: Settings, api: Api) -> int:

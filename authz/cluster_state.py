@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from authz import cluster_names, upstream_names, workloads_cluster
+from authz import upstream_names, workloads_cluster
 from authz.mesh import NO_MESH, Mesh
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
-from hopgate.kubernetes import pods as pod_objects
 from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.kubernetes.pods import Pod, Pods
 from hopgate.snapshot import ResolvedHost, Snapshot
@@ -52,7 +51,6 @@ class ClusterState:
         self._clock = clock
         self._snapshot: Snapshot | None = None
         self._outside: Mapping[str, ResolvedHost] = {}
-        self._inside: Mapping[str, ResolvedHost] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -87,12 +85,8 @@ class ClusterState:
         """The names to look up outside."""
         return set() if self._snapshot is None else upstream_names.outside_hosts(self._snapshot.registry)
 
-    def services(self) -> set[str]:
-        """The services to look up inside."""
-        return set() if self._snapshot is None else cluster_names.services(self._snapshot.registry)
-
     def snapshot_changed(self, snapshot: Snapshot) -> None:
-        """Put it in force, with what its names resolve to."""
+        """Put it in force, with what outside names resolve to."""
         before = self._snapshot
         self._put_in_force(snapshot)
         if before is None or before.registry.agents is not snapshot.registry.agents:
@@ -105,20 +99,13 @@ class ClusterState:
         if self._snapshot is not None:
             self._put_in_force(self._snapshot)
 
-    def inside_changed(self, hosts: Mapping[str, ResolvedHost]) -> None:
-        """What services resolve to from now on, by their full names."""
-        self._inside = dict(hosts)
-        if self._snapshot is not None:
-            self._put_in_force(self._snapshot)
-
     def jwks_read(self, jwks: Mapping[str, Any]) -> None:
         """The API server's keys from now on. The same keys leave the ones in force, and what was found genuine with them."""
         if jwks != self.workloads.cluster.jwks:
             self.workloads.cluster = replace(self.workloads.cluster, jwks=jwks)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
-        upstreams = cluster_names.upstreams(snapshot.registry, self._outside, self._inside, int(self._clock()))
-        self._snapshot = replace(snapshot, upstreams=upstreams)
+        self._snapshot = replace(snapshot, upstreams=replace(snapshot.upstreams, hosts=self._outside))
 
     def _pods_changed(self, pods: Pods, touched: Iterable[Pod]) -> None:
         self.workloads.cluster = replace(self.workloads.cluster, pods=pods)
@@ -147,27 +134,19 @@ class PodListener:
         self.index: Pods | None = None
         self._on_change = on_change
 
-    def listed(self, manifests: Iterable[Mapping[str, Any]]) -> None:
+    def listed(self, pods: Pods) -> None:
         """All pods there are: those not among them are gone."""
         before = self.index or Pods()
-        read = (pod_objects.read(manifest) for manifest in manifests)
-        self.index = Pods.of(pod for pod in read if pod is not None)
-        self._on_change(self.index, (*before.by_uid.values(), *self.index.by_uid.values()))
+        self.index = pods
+        self._on_change(pods, (*before.by_uid.values(), *pods.by_uid.values()))
 
-    def changed(self, manifest: Mapping[str, Any]) -> None:
-        """A pod that is new, or another than before."""
-        self._put(manifest["metadata"]["uid"], pod_objects.read(manifest))
-
-    def removed(self, manifest: Mapping[str, Any]) -> None:
-        """A pod that is gone."""
-        self._put(manifest["metadata"]["uid"], None)
-
-    def _put(self, uid: str, pod: Pod | None) -> None:
+    def changed(self, uid: str, pod: Pod | None) -> None:
+        """A pod that is new or another than before; None: it has ended, or is gone."""
         known = self.index or Pods()
         pods = known.remove(uid) if pod is None else known.put(pod)
         if pods is not known:
             self.index = pods
-            self._on_change(pods, (found for found in (known.by_uid.get(uid), pod) if found is not None))
+            self._on_change(pods, [found for found in (known.by_uid.get(uid), pod) if found is not None])
 
 
 class LeaseListener:

@@ -25,9 +25,10 @@ from authz import wire
 from authz.certificates import CertificateServer
 from authz.request import CheckInput, Direction
 from authz.wire import WireError
-from hopgate.local import bootstrap, envoy_process, namespace
-from hopgate.local.bootstrap import BootstrapSpec, PrivateAuthority
+from hopgate.local import envoy_process, namespace
 from hopgate.local.envoy_process import EnvoyProcess
+from hopgate.proxy import bootstrap
+from hopgate.proxy.bootstrap import BootstrapSpec, PrivateAuthority
 from hopgate.resources.kinds import DialAddress
 from tests.http_ends import Response, Upstream, parse_response
 from tests.network_namespaces import Namespace

@@ -41,15 +41,16 @@ def config(data: Path, destination: str | None, *, as_json: bool) -> None:
     The caller is the peer whose client certificate your Envoy verified (`require_client_certificate`), by its SPIFFE ID, so start the
     gate with `--mesh-trust-domain`. Each part is printed under the name of where it belongs. Exit code 0: printed; 2: wrong usage.
     """
-    from hopgate.local import bootstrap, folders, mesh_credential  # noqa: PLC0415 - --help needs none of them
+    from hopgate.local import folders, mesh_credential  # noqa: PLC0415 - --help needs none of them
     from hopgate.manifests import document  # noqa: PLC0415
+    from hopgate.proxy import mesh_config  # noqa: PLC0415
 
-    spec = bootstrap.MeshSpec(
+    spec = mesh_config.MeshSpec(
         authz_socket=folders.run_base(data) / folders.SHARED_GATE / folders.AUTHZ_SOCKET,
         credential_file=data.resolve() / mesh_credential.FILE,
         destination=destination,
     )
-    parts = {name: part for name, part in bootstrap.build_mesh(spec).items() if part}
+    parts = mesh_config.build(spec)
     if as_json:
         click.echo(json.dumps(parts))
         return

@@ -46,7 +46,7 @@ def read(manifest: Mapping[str, Any]) -> Pod | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pods:
-    """All pods that exist. A change gives another value; its cost is a copy of two dictionaries, 0.1 ms at 5,000 pods."""
+    """All pods that exist. A change gives another value; its cost is a copy of two dictionaries, 0.05 ms at 5,000 pods."""
 
     by_uid: Mapping[str, Pod] = field(default_factory=dict)
     by_ip: Mapping[str, tuple[Pod, ...]] = field(default_factory=dict)
@@ -90,6 +90,11 @@ class Pods:
 
     def __len__(self) -> int:
         return len(self.by_uid)
+
+
+def read_all(manifests: Iterable[Mapping[str, Any]]) -> Pods:
+    """The index of these objects, without those that have ended."""
+    return Pods.of(pod for pod in map(read, manifests) if pod is not None)
 
 
 def _own_ips(pod: Pod) -> tuple[str, ...]:

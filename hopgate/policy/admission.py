@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hopgate.policy import cedar, registered, schema, syntax
+from hopgate.policy import scope as scopes
 from hopgate.policy.cedar import Rule
 from hopgate.policy.errors import CedarSyntaxError
 from hopgate.policy.index import BoundRule
@@ -43,18 +44,37 @@ class PolicyMistake:
     path: tuple[str | int, ...] = ("spec", "cedar")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmittedRule:
+    """One rule that Cedar can read, and its own mistakes."""
+
+    rule: BoundRule
+    mistakes: tuple[PolicyMistake, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """One policy's rules and every mistake. `unread` says that a part of its text can't be read, so that it may say anything."""
+
+    rules: tuple[AdmittedRule, ...]
+    mistakes: tuple[PolicyMistake, ...]
+    unread: bool
+
+
 def admit(policies: Sequence[Policy], registry: Registry) -> tuple[list[BoundRule], list[PolicyMistake]]:
     """The rules of all policies, and every mistake. The rules are to be used only where there is no mistake."""
     rules: list[BoundRule] = []
     mistakes: list[PolicyMistake] = []
     seen: set[str] = set()
     for policy in policies:
-        report = _Report(policy)
         if str(policy) in seen:
+            report = _Report(policy)
             report.add("DuplicatePolicy", f"policy `{policy}` is there twice", Position(line=1, column=1))
+            mistakes.extend(report.mistakes)
         seen.add(str(policy))
-        rules.extend(_admit_one(policy, registry, report))
-        mistakes.extend(report.mistakes)
+        admission = admit_one(policy, registry)
+        rules.extend(admitted.rule for admitted in admission.rules)
+        mistakes.extend(admission.mistakes)
     return rules, mistakes
 
 
@@ -78,38 +98,72 @@ class _Report:
         )
 
 
-def _admit_one(policy: Policy, registry: Registry, report: _Report) -> Iterator[BoundRule]:
+def admit_one(policy: Policy, registry: Registry) -> Admission:
+    """One policy's rules, each with its own mistakes. The tests of the policy are not run."""
+    report = _Report(policy)
     pieces = syntax.cut(policy.cedar)
     if not pieces:
         report.add("NoRule", "expected at least one Cedar policy, found none", Position(line=1, column=1))
+    rules: list[AdmittedRule] = []
     seen: dict[str, int] = {}
     for number, piece in enumerate(pieces):
-        danger = syntax.find_danger(piece)
-        if danger is not None:
-            report.add(CedarSyntaxError.code, danger[0], danger[1])
+        rule = _read(piece, report)
+        if rule is None:
             continue
-        try:
-            rule = cedar.read(piece.text)
-        except CedarSyntaxError as mistake:
-            code = "Template" if "template" in str(mistake) else mistake.code
-            report.add(code, str(mistake), syntax.locate_syntax(piece, str(mistake), cedar.read))
-            continue
+        before = len(report.mistakes)
         name = _rule_name(rule, number, piece, report)
         if name in seen:
             report.add("DuplicateRule", f"rule `{name}` is already on line {seen[name]}", piece.start)
         seen.setdefault(name, piece.start.line)
         _check(policy, rule, piece, registry, report)
-        yield BoundRule(
+        bound = BoundRule(
             id=f"{policy}/{name}",
             policy=str(policy),
             binding=policy.namespace,
             observed=policy.mode is PolicyMode.OBSERVE,
             rule=rule,
         )
-    if not report.mistakes and not _is_whole(policy.cedar, len(pieces)):
+        rules.append(AdmittedRule(rule=bound, mistakes=tuple(report.mistakes[before:])))
+    unread = len(rules) < len(pieces) or not _is_whole(policy.cedar, len(pieces))
+    if unread and not report.mistakes:
         report.add(
             CedarSyntaxError.code, "Cedar reads other policies out of this text than its semicolons mark", Position(line=1, column=1)
         )
+    return Admission(rules=tuple(rules), mistakes=tuple(report.mistakes), unread=unread)
+
+
+def widen(rule: Rule) -> Rule | None:
+    """A forbid of the rule's whole scope, whatever its conditions; None where the scope itself names what the schema doesn't know."""
+    try:
+        wide = cedar.read(f"forbid {scopes.head(rule.scope, cedar.NAMESPACE)};")
+    except CedarSyntaxError:
+        return None
+    return None if cedar.validate(wide.text, schema.text()) else wide
+
+
+def surroundings(admitted: Admission, registry: Registry) -> tuple[object, ...]:
+    """What the policy's admission took from the registry: where it is equal for another registry, so is the admission, tests apart."""
+    entities = [
+        entity for each in admitted.rules for entity in (each.rule.rule.scope.principal.entity, each.rule.rule.scope.resource.entity)
+    ]
+    tools = (_named_tool(each.rule.rule, registry) for each in admitted.rules)
+    return (
+        *(None if entity is None else registered.find_mistake(entity, registry) for entity in entities),
+        *(None if tool is None else tool.input_schema for tool in tools),
+    )
+
+
+def _read(piece: Piece, report: _Report) -> Rule | None:
+    danger = syntax.find_danger(piece)
+    if danger is not None:
+        report.add(CedarSyntaxError.code, danger[0], danger[1])
+        return None
+    try:
+        return cedar.read(piece.text)
+    except CedarSyntaxError as mistake:
+        code = "Template" if "template" in str(mistake) else mistake.code
+        report.add(code, str(mistake), syntax.locate_syntax(piece, str(mistake), cedar.read))
+        return None
 
 
 def _is_whole(text: str, pieces: int) -> bool:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from hopgate.policy import admission, cedar, trials
-from hopgate.policy.admission import PolicyMistake
+from hopgate.policy.admission import Admission, PolicyMistake
 from hopgate.policy.cedar import Answer
 from hopgate.policy.index import ROUTES, BoundRule, Index
 from hopgate.policy.question import Action, Judgement, Observation, Question
 from hopgate.resources.kinds import Policy
 from hopgate.resources.registry import Registry
 
-__all__ = ["CompileResult", "PolicyBundle", "PolicyMistake", "compile"]
+__all__ = ["Admission", "CompileResult", "PolicyBundle", "PolicyMistake", "check", "compile"]
 
 
 class PolicyBundle:
@@ -72,11 +72,23 @@ def compile(policies: Sequence[Policy], registry: Registry) -> CompileResult:  #
     if not mistakes:
         for policy in policies:
             if policy.tests:
-                own = [rule for rule in rules if rule.policy == str(policy)]
-                mistakes.extend(trials.run(policy, own, registry, lambda alone: PolicyBundle(alone, registry).judge))
+                mistakes.extend(_try(policy, [rule for rule in rules if rule.policy == str(policy)], registry))
     if mistakes:
         return CompileResult(bundle=None, mistakes=tuple(mistakes))
     return CompileResult(bundle=PolicyBundle(rules, registry), mistakes=())
+
+
+def check(policy: Policy, registry: Registry) -> Admission:
+    """One policy by itself, as `compile` reads it: its rules and every mistake, of its tests too. Raises nothing for any text."""
+    admitted = admission.admit_one(policy, registry)
+    if admitted.mistakes or not policy.tests:
+        return admitted
+    return replace(admitted, mistakes=tuple(_try(policy, [each.rule for each in admitted.rules], registry)))
+
+
+def _try(policy: Policy, rules: Sequence[BoundRule], registry: Registry) -> list[PolicyMistake]:
+    """Run the policy's own tests, against its own rules."""
+    return trials.run(policy, rules, registry, lambda alone: PolicyBundle(alone, registry).judge)
 
 
 _NOTHING = Answer()

@@ -54,3 +54,24 @@ def matching(entity: Entity, parent: Entity | None) -> Iterator[Constraint]:
     for ancestor in (entity,) if parent is None else (entity, parent):
         yield Constraint(entity=ancestor, below=True)
         yield Constraint(type=entity.type, entity=ancestor, below=True)
+
+
+def head(scope: Scope, namespace: str) -> str:
+    """The scope as Cedar writes it, `(principal …, action …, resource …)`. An id beyond printable text gives one that Cedar can't read."""
+    actions = (
+        "" if scope.actions is None else f" in [{', '.join(_literal(f'{namespace}::Action', name) for name in sorted(scope.actions))}]"
+    )
+    return f"(principal{_suffix(scope.principal, namespace)}, action{actions}, resource{_suffix(scope.resource, namespace)})"
+
+
+def _suffix(constraint: Constraint, namespace: str) -> str:
+    kind = "" if constraint.type is None else f" is {namespace}::{constraint.type}"
+    if constraint.entity is None:
+        return kind
+    relation = "in" if constraint.below else "=="
+    return f"{kind} {relation} {_literal(f'{namespace}::{constraint.entity.type}', constraint.entity.id)}"
+
+
+def _literal(kind: str, name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{kind}::"{escaped}"'

@@ -24,15 +24,20 @@ RANGES: Final[Mapping[Tls, IPv4Network]] = {
 def allot(wanted: Mapping[str, Tls], previous: Mapping[str, str]) -> Mapping[str, str]:
     """Name to address, for every name of `wanted`; a name is left out only when its range is full.
 
-    `previous` are the addresses given before: a name keeps its own while it stays in the same range.
+    `previous` are the addresses given before: a name keeps its own while it stays in the same range and no other has it.
     """
-    given = {name: address for name, address in previous.items() if name in wanted and IPv4Address(address) in RANGES[wanted[name]]}
-    taken = set(given.values())
-    for name in sorted(wanted.keys() - given.keys()):
-        address = _first_free(name, RANGES[wanted[name]], taken)
-        if address is not None:
+    given: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(wanted.keys() & previous.keys()):
+        address = previous[name]
+        if address not in taken and IPv4Address(address) in RANGES[wanted[name]]:
             given[name] = address
             taken.add(address)
+    for name in sorted(wanted.keys() - given.keys()):
+        free = _first_free(name, RANGES[wanted[name]], taken)
+        if free is not None:
+            given[name] = free
+            taken.add(free)
     return given
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from hopgate.identity.names import ObjectName
 from hopgate.resources import fields, reference
 from hopgate.resources.fields import Path
-from hopgate.resources.kinds import Agent, Credential, IdentityProvider, ModelProvider, Resource, Secret, SecretKey, SecretValue, ToolServer
+from hopgate.resources.kinds import Agent, IdentityProvider, ModelProvider, Resource, Secret, SecretKey, SecretValue, ToolServer
 from hopgate.resources.reference import ObjectReference
 
 
@@ -52,13 +52,17 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    """That one object wants one thing for itself, and where it says so."""
+class Claim:
+    """That one object wants one thing for itself, and where it says so. No two objects may have a claim of the same code and `wanted`."""
 
     code: ConflictCode
     wanted: tuple[str, ...]
     path: Path
     said: str
+
+    def refusal(self, owner: ObjectReference) -> str:
+        """What to tell whoever claims what `owner` has."""
+        return f"{self.said} belongs to {owner} already"
 
 
 # RFC 9110 section 5.5: what a field value may hold, without obs-text; a secret must also not begin or end with a blank.
@@ -79,14 +83,14 @@ def secret_values(resources: Iterable[Resource]) -> Mapping[SecretKey, SecretVal
     """The value of every Secret's key that some credential refers to; the others are not kept."""
     resources = tuple(resources)
     secrets = {resource.name: resource for resource in resources if isinstance(resource, Secret)}
-    wanted = {credential.secret for resource in resources if (credential := _credential(resource)) is not None}
+    wanted = {key for resource in resources if (key := secret_key(resource)) is not None}
     return {key: secrets[key.secret].data[key.key] for key in wanted if key.secret in secrets and key.key in secrets[key.secret].data}
 
 
 def _claimed_twice(resources: Sequence[Resource]) -> Iterator[Conflict]:
     owners: dict[tuple[ConflictCode, tuple[str, ...]], tuple[int, Path]] = {}
     for position, resource in enumerate(resources):
-        for claim in _claims(resource):
+        for claim in claims(resource):
             owner, owner_path = owners.setdefault((claim.code, claim.wanted), (position, claim.path))
             # The same object written twice has everything twice; saying so once is enough.
             same = claim.code is not ConflictCode.DUPLICATE_NAME and reference.of(resource) == reference.of(resources[owner])
@@ -97,15 +101,16 @@ def _claimed_twice(resources: Sequence[Resource]) -> Iterator[Conflict]:
                 reference=reference.of(resource),
                 path=claim.path,
                 code=claim.code,
-                message=f"{claim.said} belongs to {reference.of(resources[owner])} already",
+                message=claim.refusal(reference.of(resources[owner])),
                 other=owner,
                 other_path=owner_path,
             )
 
 
-def _claims(resource: Resource) -> Iterator[_Claim]:
+def claims(resource: Resource) -> Iterator[Claim]:
+    """Everything that the object wants for itself."""
     own = reference.of(resource)
-    yield _Claim(
+    yield Claim(
         ConflictCode.DUPLICATE_NAME,
         (own.kind, own.namespace or "", own.name),
         ("metadata", "name"),
@@ -113,27 +118,29 @@ def _claims(resource: Resource) -> Iterator[_Claim]:
     )
     if isinstance(resource, Agent):
         namespace, account = resource.name.namespace, resource.service_account_name
-        yield _Claim(
+        yield Claim(
             ConflictCode.DUPLICATE_SERVICE_ACCOUNT,
             (namespace, account),
             ("spec", "serviceAccountName"),
             f"the service account {fields.quote(account)} of namespace {fields.quote(namespace)}",
         )
     if isinstance(resource, IdentityProvider):
-        yield _Claim(ConflictCode.DUPLICATE_ISSUER, (resource.issuer,), ("spec", "issuer"), f"the issuer {fields.quote(resource.issuer)}")
+        yield Claim(ConflictCode.DUPLICATE_ISSUER, (resource.issuer,), ("spec", "issuer"), f"the issuer {fields.quote(resource.issuer)}")
     if isinstance(resource, Agent | ToolServer) and resource.service is not None:
         name, _ = service_names(resource.service.name, resource.name.namespace)
-        yield _Claim(ConflictCode.DUPLICATE_SERVICE, (name,), ("spec", "service", "name"), f"the service {fields.quote(name)}")
+        yield Claim(ConflictCode.DUPLICATE_SERVICE, (name,), ("spec", "service", "name"), f"the service {fields.quote(name)}")
     if isinstance(resource, ToolServer | ModelProvider):
         for place, host in enumerate(resource.hosts):
-            yield _Claim(ConflictCode.DUPLICATE_HOST, (host,), ("spec", "hosts", place), f"the host {fields.quote(host)}")
+            yield Claim(ConflictCode.DUPLICATE_HOST, (host,), ("spec", "hosts", place), f"the host {fields.quote(host)}")
         if resource.address is not None:
             address = str(resource.address)
-            yield _Claim(ConflictCode.DUPLICATE_ADDRESS, (address,), ("spec", "address"), f"the address {fields.quote(address)}")
+            yield Claim(ConflictCode.DUPLICATE_ADDRESS, (address,), ("spec", "address"), f"the address {fields.quote(address)}")
 
 
-def _credential(resource: Resource) -> Credential | None:
-    return resource.credential if isinstance(resource, ToolServer | ModelProvider) else None
+def secret_key(resource: Resource) -> SecretKey | None:
+    """The key of a Secret that the object's credential refers to."""
+    credential = resource.credential if isinstance(resource, ToolServer | ModelProvider) else None
+    return None if credential is None else credential.secret
 
 
 def _secrets(resources: Sequence[Resource]) -> Iterator[Conflict]:
@@ -142,14 +149,16 @@ def _secrets(resources: Sequence[Resource]) -> Iterator[Conflict]:
         if isinstance(resource, Secret):
             secrets.setdefault(resource.name, (position, resource))
     for position, resource in enumerate(resources):
-        credential = _credential(resource)
-        if credential is not None:
-            yield from _credential_conflicts(position, resource, credential.secret, secrets.get)
+        yield from credential_conflicts(position, resource, secrets.get)
 
 
-def _credential_conflicts(
-    position: int, resource: Resource, wanted: SecretKey, find_secret: Callable[[ObjectName], tuple[int, Secret] | None]
+def credential_conflicts(
+    position: int, resource: Resource, find_secret: Callable[[ObjectName], tuple[int, Secret] | None]
 ) -> Iterator[Conflict]:
+    """Why the object's credential can't be used; nothing where it can, or there is none. `find_secret` gives position and Secret."""
+    wanted = secret_key(resource)
+    if wanted is None:
+        return
     own = reference.of(resource)
     place: Path = ("spec", "credential", "secretRef")
     found = find_secret(wanted.secret)

@@ -86,23 +86,39 @@ def build(resources: Iterable[Resource], previous: Registry | None = None) -> Re
     found = conflicts.find(given)
     if found:
         return RegistryResult(registry=None, conflicts=found)
-    destinations = [_destination(resource) for resource in given if isinstance(resource, Agent | ToolServer | ModelProvider)]
-    places = {place.name: place for destination in destinations for place in _places(destination)}
     before = {} if previous is None else {host: endpoint.address for host, endpoint in previous.by_host.items()}
-    given_addresses = addresses.allot({name: place.destination.tls for name, place in places.items()}, before)
-    if len(given_addresses) < len(places):
-        return RegistryResult(registry=None, conflicts=tuple(_without_address(given, places, given_addresses)))
+    registry, without_address = assemble(given, before)
+    if without_address:
+        return RegistryResult(registry=None, conflicts=tuple(_without_address(given, without_address)))
+    return RegistryResult(registry=registry, conflicts=())
+
+
+def assemble(resources: Sequence[Resource], before: Mapping[str, str]) -> tuple[Registry, Mapping[str, Destination]]:
+    """The registry of resources no two of which claim one thing, and the names that no address is left for.
+
+    `before` are the addresses that names had.
+    """
+    destinations = [_destination(resource) for resource in resources if isinstance(resource, Agent | ToolServer | ModelProvider)]
+    places = {place.name: place for destination in destinations for place in _places(destination)}
+    given = addresses.allot({name: place.destination.tls for name, place in places.items()}, before)
     endpoints = [
-        Endpoint(address=given_addresses[name], port=place.port, hosts=place.hosts, destination=place.destination, dial=place.dial)
+        Endpoint(address=given[name], port=place.port, hosts=place.hosts, destination=place.destination, dial=place.dial)
         for name, place in places.items()
+        if name in given
     ]
     registry = Registry(
-        agents={resource.name: resource for resource in given if isinstance(resource, Agent)},
+        agents={resource.name: resource for resource in resources if isinstance(resource, Agent)},
         destinations={destination.name: destination for destination in destinations},
         by_address={endpoint.address: endpoint for endpoint in endpoints},
         by_host={host: endpoint for endpoint in endpoints for host in endpoint.hosts},
     )
-    return RegistryResult(registry=registry, conflicts=())
+    return registry, {name: place.destination for name, place in places.items() if name not in given}
+
+
+def full_range(destination: Destination) -> str:
+    """What to tell the owner of a name that no address is left for."""
+    tls = destination.tls
+    return f"expected a virtual address in {addresses.RANGES[tls]}, which is full: remove names with tls `{tls.value}`"
 
 
 def _destination(record: Agent | ToolServer | ModelProvider) -> Destination:
@@ -134,15 +150,10 @@ def _places(destination: Destination) -> Iterator[_Place]:
             yield _Place(host, frozenset({host}), record.port, dial, destination)
 
 
-def _without_address(resources: Sequence[Resource], places: Mapping[str, _Place], given: Mapping[str, str]) -> Iterator[Conflict]:
-    owners = {reference.of(place.destination.record): place for name, place in places.items() if name not in given}
+def _without_address(resources: Sequence[Resource], without: Mapping[str, Destination]) -> Iterator[Conflict]:
+    owners = {reference.of(destination.record): destination for destination in without.values()}
     for position, resource in enumerate(resources):
-        if reference.of(resource) in owners:
-            tls = owners[reference.of(resource)].destination.tls
-            yield Conflict(
-                position=position,
-                reference=reference.of(resource),
-                path=("spec",),
-                code=ConflictCode.NO_ADDRESS_LEFT,
-                message=f"expected a virtual address in {addresses.RANGES[tls]}, which is full: remove names with tls `{tls.value}`",
-            )
+        own = reference.of(resource)
+        if own in owners:
+            message = full_range(owners[own])
+            yield Conflict(position=position, reference=own, path=("spec",), code=ConflictCode.NO_ADDRESS_LEFT, message=message)

@@ -13,9 +13,11 @@ from authz.cluster_state import ClusterState
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
+from hopgate.kubernetes import pods
 from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.manifests import snapshots
-from hopgate.snapshot import ResolvedHost, Snapshot
+from hopgate.resources.kinds import DialAddress
+from hopgate.snapshot import ResolvedHost, Snapshot, Upstreams
 from tests.tokenmint.service_accounts import AUDIENCE, ISSUER, JWKS
 from tokenmint.keys import KeyRing
 from tokenmint.shared_keys import SharedKeys
@@ -50,6 +52,10 @@ def pod(name: str, uid: str, account: str = "authz", namespace: str = "hopgate",
     }
 
 
+def change(state: ClusterState, manifest: dict[str, Any]) -> None:
+    state.pods.changed(manifest["metadata"]["uid"], pods.read(manifest))
+
+
 def lease(name: str, uid: str, ring: KeyRing) -> dict[str, Any]:
     return published_keys.manifest(PodReference(namespace="hopgate", name=name, uid=uid), ring.jwks(NOW), NOW)
 
@@ -59,7 +65,7 @@ def test_says_what_it_lacks_until_it_knows_all(snapshot: Snapshot) -> None:
     lacking = [len(state.missing)]
     state.snapshot_changed(snapshot)
     lacking.append(len(state.missing))
-    state.pods.listed([pod("authz-1", "own")])
+    state.pods.listed(pods.read_all([pod("authz-1", "own")]))
     lacking.append(len(state.missing))
     state.jwks_read(JWKS)
     lacking.append(len(state.missing))
@@ -80,13 +86,13 @@ def test_no_check_is_answered_before_there_is_a_snapshot(snapshot: Snapshot) -> 
 
 def test_pods_come_change_and_go() -> None:
     state = Told().state
-    state.pods.listed([pod("a", "1"), pod("b", "2"), pod("done", "3") | {"status": {"phase": "Succeeded"}}])
+    state.pods.listed(pods.read_all([pod("a", "1"), pod("b", "2"), pod("done", "3") | {"status": {"phase": "Succeeded"}}]))
     assert set(state.workloads.cluster.pods.by_uid) == {"1", "2"}
-    state.pods.changed(pod("c", "4"))
-    state.pods.changed(pod("b", "2") | {"status": {"phase": "Failed"}})
-    state.pods.removed(pod("a", "1"))
+    change(state, pod("c", "4"))
+    change(state, pod("b", "2") | {"status": {"phase": "Failed"}})
+    state.pods.changed("1", None)
     assert set(state.workloads.cluster.pods.by_uid) == {"4"}
-    state.pods.listed([pod("d", "5")])
+    state.pods.listed(pods.read_all([pod("d", "5")]))
     assert set(state.workloads.cluster.pods.by_uid) == {"5"}
 
 
@@ -94,7 +100,9 @@ def test_the_agent_of_an_address_is_that_of_its_pod(snapshot: Snapshot) -> None:
     state = Told().state
     assert state.agent_at("10.0.0.1") is None
     state.snapshot_changed(snapshot)
-    state.pods.listed([pod("planner-1", "1", "planner", "demo", podIPs=[{"ip": "10.0.0.1"}]), pod("x", "2", podIPs=[{"ip": "10.0.0.2"}])])
+    state.pods.listed(
+        pods.read_all([pod("planner-1", "1", "planner", "demo", podIPs=[{"ip": "10.0.0.1"}]), pod("x", "2", podIPs=[{"ip": "10.0.0.2"}])])
+    )
     assert [state.agent_at(ip) for ip in ("10.0.0.1", "10.0.0.2", "10.0.0.3")] == [ObjectName("demo", "planner"), None, None]
 
 
@@ -126,15 +134,16 @@ def test_names_are_in_force_whichever_comes_first(snapshot: Snapshot) -> None:
     assert first.snapshot.upstreams.hosts == second.snapshot.upstreams.hosts == found
     first.snapshot_changed(replace(snapshot, digest="next"))
     assert (first.snapshot.digest, first.snapshot.upstreams.hosts) == ("next", found)
-    first.inside_changed({"researcher.demo.svc.cluster.local": ResolvedHost(addresses=("10.96.0.7",), resolved_at=NOW)})
-    assert set(first.snapshot.upstreams.gates) == {ObjectName("demo", "researcher")}
+    gates = Upstreams(gates={ObjectName("demo", "researcher"): DialAddress(ip="10.96.0.7", port=8080)})
+    first.snapshot_changed(replace(snapshot, upstreams=gates))
+    assert first.snapshot.upstreams == replace(gates, hosts=found)
 
 
 class TestKeysOfOthers:
     @staticmethod
     def told(ring: KeyRing) -> Told:
         told = Told()
-        told.state.pods.listed([pod("authz-1", "own"), pod("authz-2", "other")])
+        told.state.pods.listed(pods.read_all([pod("authz-1", "own"), pod("authz-2", "other")]))
         told.state.leases.listed([lease("authz-2", "other", ring)])
         return told
 
@@ -146,7 +155,7 @@ class TestKeysOfOthers:
         ring, told = KeyRing.create(NOW), Told()
         told.state.leases.listed([lease("authz-2", "other", ring)])
         assert len(told.known()) == 1
-        told.state.pods.changed(pod("authz-2", "other"))
+        change(told.state, pod("authz-2", "other"))
         assert ring.public_keys(NOW).keys() <= told.known()
 
     @pytest.mark.parametrize("how", ["the pod is gone", "the pod has ended", "the Lease is gone", "the pods are listed without it"])
@@ -155,20 +164,20 @@ class TestKeysOfOthers:
         told = self.told(ring)
         match how:
             case "the pod is gone":
-                told.state.pods.removed(pod("authz-2", "other"))
+                told.state.pods.changed("other", None)
             case "the pod has ended":
-                told.state.pods.changed(pod("authz-2", "other") | {"status": {"phase": "Failed"}})
+                change(told.state, pod("authz-2", "other") | {"status": {"phase": "Failed"}})
             case "the Lease is gone":
                 told.state.leases.removed(lease("authz-2", "other", ring))
             case _:
-                told.state.pods.listed([pod("authz-1", "own")])
+                told.state.pods.listed(pods.read_all([pod("authz-1", "own")]))
         [kid] = ring.public_keys(NOW)
         assert told.keys.public_keys(NOW)[kid].valid_until == NOW + 90
 
     def test_that_are_no_keys_of_ours_take_nobody_elses_away(self) -> None:
         ring = KeyRing.create(NOW)
         told = self.told(ring)
-        told.state.pods.changed(pod("authz-3", "third"))
+        change(told.state, pod("authz-3", "third"))
         broken = published_keys.manifest(PodReference(namespace="hopgate", name="authz-3", uid="third"), {"keys": [{"kty": "RSA"}]}, NOW)
         told.state.leases.changed(broken)
         assert ring.public_keys(NOW).keys() <= told.known()

@@ -92,8 +92,7 @@ class Place:
 
     def pods(self) -> Pods:
         listed = as_json(self.core.list_namespaced_pod(self.namespace, _preload_content=False))
-        read = (pod_objects.read(item) for item in listed["items"])
-        return Pods.of(pod for pod in read if pod is not None)
+        return pod_objects.read_all(listed["items"])
 
     def workloads(self) -> ClusterWorkloads:
         known = ClusterWorkloads(issuer=ISSUER, audience=AUDIENCE, request_keys=lambda: None)

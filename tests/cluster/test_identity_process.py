@@ -19,9 +19,11 @@ from authz import server
 from authz.cluster_process import ClusterProcess, Settings
 from authz.pb import ext_authz_pb2 as pb
 from authz.request import CheckInput
+from hopgate.identity.names import ObjectName
 from hopgate.kubernetes.keys import PodReference
 from hopgate.manifests import snapshots
-from hopgate.snapshot import Snapshot
+from hopgate.resources.kinds import DialAddress
+from hopgate.snapshot import Snapshot, Upstreams
 from tests.authz import requests
 from tests.authz.certificates import HOST, Mounted
 from tests.authz.requests import http, message, tool_call
@@ -77,7 +79,7 @@ class World:
             notice_seconds=0.05,
             settle_seconds=0.1,
         )
-        running = ClusterProcess(settings, feeds, outside=nowhere, inside=loopback_service)
+        running = ClusterProcess(settings, feeds, resolve=nowhere)
         feeds.tell(self.snapshot)
         task = asyncio.create_task(running.run())
         try:
@@ -85,6 +87,7 @@ class World:
         finally:
             running.end()
             await task
+            feeds.client.close()
 
     def channel(self, port: int) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials(self.mounted.authority.certificate_pem)
@@ -109,10 +112,6 @@ async def nowhere(host: str) -> tuple[str, ...]:
     raise OSError(f"no look-up of {host} in a test")
 
 
-async def loopback_service(_: str) -> tuple[str, ...]:
-    return ("10.96.0.10",)
-
-
 @pytest.fixture(scope="module")
 def server_of_module(cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """One API server for these tests, with the namespaces that the resources and the processes are in."""
@@ -129,6 +128,8 @@ def server_of_module(cluster_binaries: Path, tmp_path_factory: pytest.TempPathFa
 def world(server_of_module: ApiServer, tmp_path: Path) -> Iterator[World]:
     demo, system = Place(server_of_module, "demo"), Place(server_of_module, SYSTEM)
     snapshot = snapshots.load(Path(__file__).parent.parent / "world", previous=None, now=int(time.time()))
+    gates = {ObjectName("demo", "researcher"): DialAddress(ip="10.96.0.7", port=8080)}
+    snapshot = replace(snapshot, upstreams=Upstreams(gates=gates))
     yield World(server_of_module, demo, system, Mounted(tmp_path / "tls"), snapshot, tmp_path)
     for place in (demo, system):
         place.core.delete_collection_namespaced_pod(place.namespace)

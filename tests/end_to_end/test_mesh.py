@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from hopgate.local import bootstrap, envoy_process
+from hopgate.local import envoy_process
 from hopgate.manifests import document
+from hopgate.proxy import bootstrap
 from tests.authz.requests import tool_call
 from tests.end_to_end.gates import DEADLINE_SECONDS, HOPGATE, Gate, environment, wait
 from tests.end_to_end.mesh_authority import Authority

@@ -77,3 +77,24 @@ def test_no_two_keys_of_an_entity_are_the_same() -> None:
     for entity, server in itertools.product((TOOL,), (SERVER, None)):
         keys = list(scope.matching(entity, server))
         assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "before",
+    [
+        "principal, action",
+        'principal is Hopgate::Agent, action == Hopgate::Action::"CallTool"',
+        'principal, action in [Hopgate::Action::"CallTool", Hopgate::Action::"ListTools"]',
+    ],
+    ids=["any", "one action", "two actions"],
+)
+def test_a_scope_written_out_is_the_same_scope(before: str, text: str) -> None:
+    read = cedar.read(f"permit ({before}, {text}) when {{ context.now > 0 }};").scope
+    assert cedar.read(f"forbid {scope.head(read, cedar.NAMESPACE)};").scope == read
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", 'a\\"; permit (principal, action, resource); //', "ä", ""])
+def test_an_id_is_written_out_as_one_literal(name: str) -> None:
+    meant = scope.Scope(resource=Constraint(entity=Entity("Host", name)))
+    assert cedar.read(f"forbid {scope.head(meant, cedar.NAMESPACE)};").scope == meant

@@ -1,0 +1,91 @@
+"""The authz process of a cluster: `python -m authz cluster`. A composition root, apart from that of one machine, which needs no cluster.
+
+Where the API server is comes from a kubeconfig, or from the pod that this process is in. It ends in an orderly way on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from authz import cluster_process
+from authz.cluster_api import ApiServer
+from authz.cluster_process import NOTICE_SECONDS, SETTLE_SECONDS, Settings
+from authz.server import CONNECTION_SECONDS
+from authz.tls_files import TlsFilesError
+from hopgate.audit.errors import AuditError
+from hopgate.kubernetes.api import ClientError
+from hopgate.kubernetes.client import Client
+from hopgate.kubernetes.keys import PodReference
+
+# The usual issuer of a cluster made by kubeadm; managed clusters have their own (`iss` of any service account's token).
+ISSUER = "https://kubernetes.default.svc.cluster.local"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run until told to end. Exit code 0 after an orderly end, 1 when the process could not start."""
+    given = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="hopgate authz: %(levelname)s: %(message)s")
+    settings = Settings(
+        pod=PodReference(namespace=given.namespace, name=given.pod, uid=given.pod_uid),
+        service_account=given.service_account,
+        issuer=given.issuer,
+        audience=given.audience,
+        listen=given.listen,
+        health=given.health,
+        resolver=given.resolver,
+        certificate=given.certificate,
+        private_key=given.private_key,
+        spool=given.spool,
+        connection_seconds=given.connection_seconds,
+        notice_seconds=given.notice_seconds,
+        settle_seconds=given.settle_seconds,
+    )
+    try:
+        client = Client.connect(given.kubeconfig)
+        try:
+            return asyncio.run(cluster_process.serve(settings, ApiServer(client)))
+        finally:
+            client.close()
+    except (ClientError, TlsFilesError, AuditError) as error:
+        sys.stderr.write(f"hopgate authz: {error} ({error.code})\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m authz cluster", description=__doc__)
+    parser.add_argument("--kubeconfig", type=Path, help="how to reach the API server (default: as the pod that this process is in)")
+    parser.add_argument("--namespace", required=True, help="the namespace of this process's pod")
+    parser.add_argument("--pod", required=True, help="the name of this process's pod")
+    parser.add_argument("--pod-uid", required=True, help="the uid of this process's pod")
+    parser.add_argument("--service-account", required=True, help="the service account that authz pods run as")
+    parser.add_argument("--issuer", default=ISSUER, help="`iss` of the cluster's service accounts' tokens (default: %(default)s)")
+    parser.add_argument("--audience", default="hopgate", help="the one audience of sidecars' tokens (default: %(default)s)")
+    parser.add_argument(
+        "--certificate", type=Path, required=True, help="the PEM certificate that sidecars are shown; read again when it changes"
+    )
+    parser.add_argument("--private-key", type=Path, required=True, help="its PEM key; read again when it changes")
+    parser.add_argument("--spool", type=Path, required=True, help="the folder that takes the records")
+    parser.add_argument("--listen", default="0.0.0.0:8443", help="where checks are answered over TLS (default: %(default)s)")
+    parser.add_argument("--health", default="0.0.0.0:8080", help="where probes are answered, gRPC without TLS (default: %(default)s)")
+    parser.add_argument("--resolver", default="0.0.0.0:8053", help="where names are answered, UDP and TCP (default: %(default)s)")
+    parser.add_argument(
+        "--connection-seconds", type=float, default=CONNECTION_SECONDS, help="how long a sidecar's connection lives (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--notice-seconds",
+        type=float,
+        default=NOTICE_SECONDS,
+        help="how long after saying `not ready` no new connections come any more (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--settle-seconds",
+        type=float,
+        default=SETTLE_SECONDS,
+        help="how long the other processes may take to see new keys (default: %(default)s)",
+    )
+    return parser

@@ -1,0 +1,242 @@
+"""The API server, as plain mappings: the one module that knows the `kubernetes` package.
+
+Lists and watches one kind in all namespaces or one, reads a Secret by its name and the keys of tokens, and applies a Lease. Requests are
+not repeated here, whoever calls knows when. A server that falls silent is noticed by a read timeout, since a watch of a kind that
+nobody changes still brings a bookmark each minute (Kubernetes 1.37: the first after 59 to 60 s).
+"""
+
+from __future__ import annotations
+
+import http
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import kubernetes.client
+import kubernetes.config
+import urllib3
+
+from hopgate.kubernetes.api import (
+    ClientError,
+    ConfigurationError,
+    Event,
+    ExpiredError,
+    Listing,
+    Manifest,
+    RefusedError,
+    Stream,
+    UnreachableError,
+    WatchedKind,
+)
+
+CONNECT_SECONDS: Final = 5.0
+# For a list of thousands of objects.
+LIST_SECONDS: Final = 30.0
+SECRET_SECONDS: Final = 5.0
+# Longer than the minute between two bookmarks.
+SILENCE_SECONDS: Final = 90.0
+# The server ends a watch after this, and the next begins where it ended: no connection outlives a change of the servers behind an
+# address for ever. client-go asks for 5 to 10 minutes.
+WATCH_SECONDS: Final = 480
+# One for each kind that is watched and some for Secrets; more are made when needed and not kept.
+_CONNECTIONS: Final = 32
+# Whose fields these are, in server-side apply.
+_FIELD_MANAGER: Final = "hopgate"
+# What a server says of an error is shown as far as this.
+_SHOWN: Final = 300
+
+
+class Client:
+    """A connection to one API server, for any number of threads."""
+
+    def __init__(self, configuration: kubernetes.client.Configuration) -> None:
+        configuration.retries = False
+        configuration.connection_pool_maxsize = _CONNECTIONS
+        self._api = kubernetes.client.ApiClient(configuration)
+        self._core = kubernetes.client.CoreV1Api(self._api)
+        self._custom = kubernetes.client.CustomObjectsApi(self._api)
+
+    @classmethod
+    def connect(cls, kubeconfig: Path | None = None) -> Self:
+        """By a kubeconfig; without one, as the pod that this process is in. Raises ConfigurationError; nothing is asked yet."""
+        configuration = kubernetes.client.Configuration()
+        try:
+            if kubeconfig is None:
+                kubernetes.config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # the package's
+            else:
+                kubernetes.config.load_kube_config(  # type: ignore[no-untyped-call]  # the package's
+                    str(kubeconfig), client_configuration=configuration, persist_config=False
+                )
+        except (kubernetes.config.ConfigException, OSError) as error:
+            where = "a pod's service account" if kubeconfig is None else f"a kubeconfig at {kubeconfig}"
+            raise ConfigurationError(f"expected {where}, got: {_cut(str(error))}; name one with --kubeconfig") from error
+        return cls(configuration)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._api.rest_client.close()
+
+    def list(self, kind: WatchedKind) -> Listing:
+        """See `Source`."""
+        response = _ask(lambda: self._request(kind, _request_timeout=(CONNECT_SECONDS, LIST_SECONDS)))
+        body = _read_json(response)
+        items = body.get("items") or []
+        return Listing(items=tuple(_named(item, kind) for item in items), revision=_revision(body))
+
+    def watch(self, kind: WatchedKind, revision: str) -> Stream:
+        """See `Source`."""
+        response = _ask(
+            lambda: self._request(
+                kind,
+                watch=True,
+                resource_version=revision,
+                allow_watch_bookmarks=True,
+                timeout_seconds=WATCH_SECONDS,
+                _request_timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
+            )
+        )
+        return _Stream(kind, response)
+
+    def read_secret(self, namespace: str, name: str) -> Manifest | None:
+        """See `SecretSource`."""
+        try:
+            response = _ask(
+                lambda: self._core.read_namespaced_secret(
+                    name, namespace, _preload_content=False, _request_timeout=(CONNECT_SECONDS, SECRET_SECONDS)
+                )
+            )
+        except RefusedError as refused:
+            if refused.status == http.HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return _read_json(response)
+
+    def read_jwks(self) -> Mapping[str, Any]:
+        """See `IdentitySource`."""
+        keys = kubernetes.client.OpenidApi(self._api)
+        return _read_json(
+            _ask(
+                lambda: keys.get_service_account_issuer_open_id_keyset(
+                    _preload_content=False, _request_timeout=(CONNECT_SECONDS, SECRET_SECONDS)
+                )
+            )
+        )
+
+    def apply_lease(self, manifest: Manifest) -> None:
+        """See `IdentitySource`."""
+        metadata = manifest["metadata"]
+        leases = kubernetes.client.CoordinationV1Api(self._api)
+        _ask(
+            lambda: leases.patch_namespaced_lease(
+                metadata["name"],
+                metadata["namespace"],
+                dict(manifest),
+                field_manager=_FIELD_MANAGER,
+                force=True,
+                _content_type="application/apply-patch+yaml",
+                _request_timeout=(CONNECT_SECONDS, SECRET_SECONDS),
+            )
+        )
+
+    def _request(self, kind: WatchedKind, **options: Any) -> Any:
+        if not kind.group:
+            listing = getattr(self._core, f"list_{kind.kind.lower()}_for_all_namespaces")
+            return listing(_preload_content=False, **options)
+        if kind.namespace is not None:
+            return self._custom.list_namespaced_custom_object(
+                kind.group, kind.version, kind.namespace, kind.plural, label_selector=kind.label, _preload_content=False, **options
+            )
+        return self._custom.list_cluster_custom_object(kind.group, kind.version, kind.plural, _preload_content=False, **options)
+
+
+class _Stream:
+    """A watch's response, line by line."""
+
+    def __init__(self, kind: WatchedKind, response: Any) -> None:
+        self._kind = kind
+        self._response = response
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # Closed, not given back: what is left of the stream would be read as the answer to the next request.
+        self._response.close()
+
+    def __iter__(self) -> Iterator[Event]:
+        try:
+            for line in self._response:
+                yield self._event(line)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise UnreachableError(_cut(f"the watch of {self._kind.plural} broke off: {error}")) from error
+
+    def stop(self) -> None:
+        try:
+            self._response.shutdown()
+        except (ValueError, RuntimeError, OSError):
+            self._response.close()
+
+    def _event(self, line: bytes) -> Event:
+        decoded = json.loads(line)
+        found = decoded["object"]
+        if decoded["type"] == "ERROR":
+            status = int(found.get("code") or 0)
+            raise _refusal(status, f"the watch of {self._kind.plural} ended: {found.get('message')}")
+        return Event(type=decoded["type"], object=_named(found, self._kind), revision=_revision(found))
+
+
+def _ask(request: Callable[[], Any]) -> Any:
+    try:
+        return request()
+    except kubernetes.client.ApiException as error:
+        raise _refusal(error.status or 0, _said(error)) from error
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise UnreachableError(_cut(f"the API server does not answer: {error}")) from error
+
+
+def _refusal(status: int, message: str) -> ClientError:
+    # The client gives broken transports as ApiException with status 0.
+    if status == 0:
+        return UnreachableError(_cut(message))
+    return (ExpiredError if status == http.HTTPStatus.GONE else RefusedError)(status, _cut(message))
+
+
+def _said(error: kubernetes.client.ApiException) -> str:
+    """The message of a Status object; of anything else only the reason, since its body may hold anything."""
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, TypeError, KeyError):
+        return f"{error.status} {error.reason}"
+
+
+def _read_json(response: Any) -> dict[str, Any]:
+    try:
+        body = json.loads(response.data)
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        # Not from the error, which may hold the text that it could not read: a Secret's.
+        raise UnreachableError(f"the API server's answer broke off: {type(error).__name__}") from None
+    finally:
+        response.release_conn()
+    if not isinstance(body, dict):
+        raise UnreachableError("expected an object from the API server, got something else")
+    return body
+
+
+def _named(found: dict[str, Any], kind: WatchedKind) -> Manifest:
+    """Items of a list of a core kind don't say what they are. Who wrote which field is not kept: it is as large as the object."""
+    found.setdefault("kind", kind.kind)
+    found.setdefault("apiVersion", kind.api_version)
+    metadata = found.get("metadata")
+    if isinstance(metadata, dict):
+        metadata.pop("managedFields", None)
+    return found
+
+
+def _revision(found: Mapping[str, Any]) -> str:
+    return str((found.get("metadata") or {}).get("resourceVersion") or "")
+
+
+def _cut(text: str) -> str:
+    return text[:_SHOWN]
