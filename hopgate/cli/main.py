@@ -17,6 +17,7 @@ from hopgate.local.errors import LocalError
 
 _COMMANDS: Final = {
     "audit": ("hopgate.cli.audit", "group"),
+    "envoy": ("hopgate.cli.envoy", "group"),
     "policy": ("hopgate.cli.policy", "group"),
     "run": ("hopgate.cli.run", "command"),
     "status": ("hopgate.cli.status", "command"),

@@ -50,7 +50,8 @@ def tool_server() -> Schema:
         "tools": schemas.named_list("Its tools, with protocol `MCP` and not with tls `Sealed`.", _tool()),
     }
     rules = [
-        rule("has(self.service) != has(self.hosts)", "expected exactly one of `service` and `hosts`"),
+        rule("has(self.service) || has(self.hosts)", "expected exactly one of `service` and `hosts`, got neither", at="hosts"),
+        rule("!(has(self.service) && has(self.hosts))", "expected exactly one of `service` and `hosts`, got both", at="service"),
         rule("!(has(self.service) && has(self.port))", "expected no `port` beside `service`, which has its own", at="port"),
         *_upstream_rules("has(self.tls) ? self.tls == 'Open' : !has(self.service)"),
         rule(
@@ -109,7 +110,7 @@ def policy() -> Schema:
 def identity_provider() -> Schema:
     """As `governance.identity_provider`."""
     properties = {
-        "issuer": schemas.phrase("The `iss` of its tokens, exactly."),
+        "issuer": schemas.issuer("The `iss` of its tokens, exactly; without `#`."),
         "audiences": schemas.unique_list("A token's `aud` must be one of these.", schemas.phrase("An audience."), at_least=1),
         "jwksURI": schemas.key_url("Where its public keys are; exactly one of `jwksURI` and `jwks`."),
         "jwks": schemas.key_set("Its public keys, a JWK Set (RFC 7517); exactly one of `jwksURI` and `jwks`."),

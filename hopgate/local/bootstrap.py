@@ -28,6 +28,7 @@ from hopgate.resources.addresses import RANGES
 from hopgate.resources.kinds import Tls
 
 CAPTURE_PORT: Final = 15001
+AUTHZ_CLUSTER: Final = "authz"
 # Larger bodies are judged as incomplete; the largest prompts with pictures in them are below it.
 MAX_BODY_BYTES: Final = 1 << 20
 # One agent's connections. Each may hold MAX_BODY_BYTES while it is judged; the heap limit stands above that.
@@ -95,6 +96,51 @@ def build(spec: BootstrapSpec) -> bytes:
     return json.dumps(_Filler(template.pieces).fill(template.bootstrap, _values(spec, template.pieces))).encode()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshSpec:
+    """What an Envoy that is not ours is told. `destination` is what it stands before, `KIND:NAMESPACE/NAME`; None: Host or SNI says."""
+
+    authz_socket: Path
+    credential_file: Path
+    destination: str | None = None
+    check_timeout_seconds: float = CHECK_TIMEOUT_SECONDS
+
+
+# What the manager of an Envoy that is not ours must do so that what is judged is what its upstream sees.
+_MESH_MANAGER: Final = (
+    "normalize_path",
+    "merge_slashes",
+    "path_with_escaped_slashes_action",
+    "max_request_headers_kb",
+    "common_http_protocol_options",
+    "http2_protocol_options",
+    "stream_idle_timeout",
+    "request_headers_timeout",
+)
+
+
+def build_mesh(spec: MeshSpec) -> dict[str, Value]:
+    """The parts for an Envoy that is not ours, by where they belong. Raises BootstrapError."""
+    pieces = _template().pieces
+    values: dict[str, Value] = {
+        "authz_cluster": "hopgate_authz",
+        "authz_socket": str(spec.authz_socket),
+        "credential_name": "hopgate_credential",
+        "credential_file": str(spec.credential_file),
+        "credential_metadata": [],
+        "check_timeout": f"{spec.check_timeout_seconds:.3f}s",
+        "max_body_bytes": MAX_BODY_BYTES,
+    }
+    filler = _Filler(pieces)
+    route = {} if spec.destination is None else filler.fill_piece("mesh_route", {**values, "destination": spec.destination})
+    filled = filler.fill_piece("mesh", {**values, "mesh_route": route})
+    parts = filled if isinstance(filled, dict) else {}
+    manager = parts["http_connection_manager"]
+    settings = manager.get("typed_config") if isinstance(manager, dict) else None
+    settings = settings if isinstance(settings, dict) else {}
+    return {**parts, "http_connection_manager": {name: settings[name] for name in _MESH_MANAGER}}
+
+
 def _values(spec: BootstrapSpec, pieces: Mapping[str, Value]) -> dict[str, Value]:
     values: dict[str, Value] = {
         "node": spec.agent,
@@ -104,7 +150,8 @@ def _values(spec: BootstrapSpec, pieces: Mapping[str, Value]) -> dict[str, Value
         "authz_socket": str(spec.authz_socket),
         "certificates_socket": str(spec.certificates_socket),
         "trusted_ca": str(spec.trusted_ca),
-        "authorization": f"Bearer {spec.workload_token}",
+        "authz_cluster": AUTHZ_CLUSTER,
+        "credential_metadata": [{"key": "authorization", "value": f"Bearer {spec.workload_token}"}],
         "check_timeout": f"{spec.check_timeout_seconds:.3f}s",
         "max_body_bytes": MAX_BODY_BYTES,
         "max_connections": MAX_CONNECTIONS,
