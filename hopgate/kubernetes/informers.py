@@ -103,6 +103,8 @@ class Informer:
                 self._follow()
             except ExpiredError:
                 self._revision = ""
+                # A server that calls its own newest revision too old is not to be asked in circles.
+                self._stopping.wait(FIRST_PAUSE_SECONDS)
             except ClientError as error:
                 self._fail(str(error), error.code)
             except Exception as error:  # noqa: BLE001 - a defect must not end the thread unseen; everything is listed anew

@@ -7,6 +7,7 @@ from typing import Any
 
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import objects, snapshots
+from hopgate.kubernetes.claims import Forms
 from hopgate.kubernetes.objects import ClusterObject, ClusterService
 from hopgate.kubernetes.secrets import Found
 from hopgate.kubernetes.snapshots import Built, Seen
@@ -38,8 +39,11 @@ def manifest(
     return found
 
 
-def read(*manifests: Mapping[str, Any]) -> list[ClusterObject]:
-    found = [objects.read(each) for each in manifests]
+def read(*manifests: Mapping[str, Any], before: Built | None = None) -> list[ClusterObject]:
+    """Read as the cache does: what has not changed since `before` is the same value."""
+    forms: Forms = {} if before is None else before.forms
+    references = [objects.refer(each) for each in manifests]
+    found = [objects.read(each, None if own is None else forms.get(own)) for each, own in zip(manifests, references, strict=True)]
     assert None not in found
     return [each for each in found if each is not None]
 
@@ -67,7 +71,7 @@ def build(
     secrets: Iterable[tuple[ObjectName, Found]] = (),
 ) -> Built:
     seen = Seen(
-        objects={each.reference: each for each in read(*manifests)},
+        objects={each.reference: each for each in read(*manifests, before=before)},
         services={each.name: each for each in services},
         secrets=dict(secrets),
     )

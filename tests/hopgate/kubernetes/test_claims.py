@@ -62,7 +62,15 @@ def test_what_an_object_gives_up_another_gets_in_the_same_moment() -> None:
     assert owners(built) == {"a.example.com": "demo/a", HOST: "demo/b"}
     assert built.problems == ()
     other_way = build([server("b", "a.example.com", generation=2), server("a", "b.example.com", generation=2)], before=first)
-    assert owners(other_way)["a.example.com"] == "demo/b"
+    assert owners(other_way) == {"a.example.com": "demo/b", "b.example.com": "demo/a"}
+    assert other_way.problems == ()
+
+
+def test_what_nobody_has_goes_to_the_object_that_was_there_before() -> None:
+    there = {"created": "2026-02-01T00:00:00Z"}
+    first = build([server("b", "b.example.com", **there)])
+    built = build([server("a", HOST), server("b", HOST, generation=2, **there)], before=first)
+    assert owners(built) == {HOST: "demo/b"}
 
 
 def test_a_left_out_object_gets_its_host_when_the_owner_is_gone() -> None:

@@ -63,6 +63,12 @@ def test_the_controllers_address_is_taken() -> None:
     assert addresses(build([hosts(1, addresses={"t1.example.com": ADDRESS})])) == {"t1.example.com": ADDRESS}
 
 
+def test_an_address_that_the_controller_writes_later_is_taken() -> None:
+    first = build([hosts(1)])
+    assert addresses(build([hosts(1, addresses={"t1.example.com": ADDRESS})], before=first)) == {"t1.example.com": ADDRESS}
+    assert build([hosts(1)], before=first).snapshot.registry is first.snapshot.registry
+
+
 def test_an_address_of_another_range_or_of_anothers_name_is_not_taken() -> None:
     own = addresses(build([hosts(1)]))
     assert addresses(build([hosts(1, addresses={"t1.example.com": "198.19.0.7"})])) == own
