@@ -204,32 +204,38 @@ def test_the_server_signs_no_token_for_a_pod_that_is_not_this_accounts(place: Pl
 def test_keys_that_the_server_rotates_are_followed(cluster_binaries: Path, tmp_path: Path) -> None:
     """As an operator does it: the new key is published first, then signs, then the one before is taken away."""
     old, new = tmp_path / "old", tmp_path / "new"
-    for file, key in ((old, rsa.generate_private_key(65537, 2048)), (new, ec.generate_private_key(ec.SECP256R1()))):
-        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        file.with_suffix(".key").write_bytes(pem)
-        file.with_suffix(".pub").write_bytes(public)
-
-    def flags(signing: Path, *published: Path) -> tuple[str, ...]:
-        keys = (f"--service-account-key-file={file.with_suffix('.pub')}" for file in published)
-        return (f"--service-account-signing-key-file={signing.with_suffix('.key')}", *keys)
-
-    server = ApiServer(cluster_binaries, tmp_path / "cluster", flags=flags(old, old, new))
+    write_signing_key(old, rsa.generate_private_key(65537, 2048))
+    write_signing_key(new, ec.generate_private_key(ec.SECP256R1()))
+    server = ApiServer(cluster_binaries, tmp_path / "cluster", flags=signing_flags(old, old, new))
     with server:
         place = Place.make(server)
         pod = place.pod("planner-1")
         first = place.token(pod)
         known = place.workloads()
         assert who(known, first) == "demo/planner"
-        _restart(server, flags(new, old, new))
+        restart(server, signing_flags(new, old, new))
         second = place.token(pod)
         assert [who(known, first), who(known, second)] == ["demo/planner", "demo/planner"]
-        _restart(server, flags(new, new))
+        restart(server, signing_flags(new, new))
         known.cluster = replace(known.cluster, jwks=place.jwks())
         assert [who(known, first), who(known, second)] == ["TokenKeyUnknown", "demo/planner"]
 
 
-def _restart(server: ApiServer, flags: tuple[str, ...]) -> None:
+def write_signing_key(file: Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> None:
+    """The two halves, in `FILE.key` and `FILE.pub`."""
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    file.with_suffix(".key").write_bytes(pem)
+    file.with_suffix(".pub").write_bytes(public)
+
+
+def signing_flags(signing: Path, *published: Path) -> tuple[str, ...]:
+    """With which key the server signs, and which it publishes beside its usual one."""
+    keys = (f"--service-account-key-file={file.with_suffix('.pub')}" for file in published)
+    return (f"--service-account-signing-key-file={signing.with_suffix('.key')}", *keys)
+
+
+def restart(server: ApiServer, flags: tuple[str, ...]) -> None:
     server.kill()
     server._flags = flags
     server.start()

@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from kubernetes.client import CoordinationV1Api, V1Namespace, V1ObjectMeta
 
 from authz import server
@@ -31,7 +32,7 @@ from tests.authz.test_check import encoded
 from tests.authz.test_server_tls import Front
 from tests.cluster.api_feeds import Feeds
 from tests.cluster.api_server import ApiServer
-from tests.cluster.test_identity import AUDIENCE, ISSUER, Place, PodName, as_json
+from tests.cluster.test_identity import AUDIENCE, ISSUER, Place, PodName, as_json, restart, signing_flags, write_signing_key
 
 DEADLINE_SECONDS = 30.0
 SYSTEM = "hopgate"
@@ -224,6 +225,27 @@ async def test_answers_on_while_the_api_server_is_away_and_follows_it_when_it_is
             gone = time.monotonic()
             while is_allowed(await ask(channel, request, token)):
                 assert time.monotonic() - gone < LATEST_SECONDS
+
+
+async def test_a_key_that_the_server_begins_to_sign_with_is_known_within_seconds(world: World, tmp_path: Path) -> None:
+    pod = await asyncio.to_thread(world.demo.pod, "planner-1")
+    before = await asyncio.to_thread(world.demo.token, pod)
+    request = call_tool(world.snapshot)
+    write_signing_key(tmp_path / "next", ec.generate_private_key(ec.SECP256R1()))
+    try:
+        async with world.process("authz-1") as process:
+            await process.ready()
+            async with world.channel(process.running.port) as channel:
+                assert is_allowed(await ask(channel, request, before))
+                await asyncio.to_thread(restart, world.server, signing_flags(tmp_path / "next", tmp_path / "next"))
+                token = await asyncio.to_thread(world.demo.token, pod)
+                assert "TokenKeyUnknown" in reason(await ask(channel, request, token))
+                asked = time.monotonic()
+                while not is_allowed(await ask(channel, request, token)):
+                    assert time.monotonic() - asked < LATEST_SECONDS
+                assert is_allowed(await ask(channel, request, before))
+    finally:
+        await asyncio.to_thread(restart, world.server, ())
 
 
 def at_receiver(sent: CheckInput, answer: pb.CheckResponse) -> bytes:
