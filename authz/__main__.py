@@ -9,11 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
-import secrets
 import signal
 import sys
-import time
 from pathlib import Path
 
 from authz import process
@@ -31,9 +28,8 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="hopgate authz: %(levelname)s: %(message)s")
     process.end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    writer = f"authz-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        return asyncio.run(process.serve(arguments.resources, arguments.data / "spool", arguments.socket, writer))
+        return asyncio.run(process.serve(arguments.resources, arguments.data / "spool", arguments.socket))
     except KeyboardInterrupt:
         return 0
 

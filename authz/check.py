@@ -7,28 +7,30 @@ Allow into a Deny. The answer that allows is built before the record is written 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from authz import denial, recording, wire
+from authz import denial, mesh, recording, wire
 from authz.caller import HOP_TOKEN_HEADER, ISSUER, VerificationKeys
 from authz.decide import Hop, decide
+from authz.mesh import Mesh
 from authz.request import CheckInput, Direction
 from authz.server import Call
-from authz.state import Workloads
 from authz.verdict import Reason, Verdict
 from authz.wire import WireError
+from authz.workloads import Workloads
 from hopgate.audit.records import Decision
 from hopgate.snapshot import Snapshot
 from tokenmint import credential, hop_token
 from tokenmint.errors import CredentialError, TokenError
 from tokenmint.hop_token import RequestBinding
-from tokenmint.keys import KeyRing
+from tokenmint.keys import PublicKey, SigningKey
 from tokenmint.replay import ReplayCache
 
 _log = logging.getLogger(__name__)
 _BEARER = "Bearer "
-_DIRECTIONS = {"outbound": Direction.OUTBOUND, "inbound": Direction.INBOUND}
+_DIRECTIONS = {"outbound": Direction.OUTBOUND, "inbound": Direction.INBOUND, "mesh": Direction.MESH}
 
 
 @dataclass(slots=True)
@@ -57,13 +59,17 @@ class Counters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where a check gets what is not in its request. Times are Unix nanoseconds and monotonic nanoseconds."""
+    """Where a check gets what is not in its request. Times are Unix nanoseconds and monotonic nanoseconds.
+
+    `mesh` says which Envoys of a mesh are believed; by default none is.
+    """
 
     snapshot: Callable[[], Snapshot]
     workloads: Callable[[], Workloads]
     wall_ns: Callable[[], int]
     monotonic_ns: Callable[[], int]
     new_id: Callable[[], str]
+    mesh: Callable[[], Mesh] = Mesh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +80,22 @@ class _Allowance:
     hop_token_id: str | None = None
 
 
+class Keys(Protocol):
+    """The keys of hop tokens: a KeyRing, or SharedKeys where there are several processes."""
+
+    def signing_key(self, now: int, /) -> SigningKey:
+        """The key to sign with at `now` (Unix seconds)."""
+
+    def public_keys(self, now: int, /) -> Mapping[str, PublicKey]:
+        """The public halves that are accepted, by `kid`."""
+
+
 class Checker:
     """Answers checks. `record` writes one decision durably or raises AuditError."""
 
-    def __init__(self, sources: Sources, ring: KeyRing, replay: ReplayCache, record: Callable[[Decision], None]) -> None:
+    def __init__(self, sources: Sources, keys: Keys, replay: ReplayCache, record: Callable[[Decision], None]) -> None:
         self._sources = sources
-        self._ring = ring
+        self._keys = keys
         self._replay = replay
         self._record = record
         self.counters = Counters()
@@ -139,8 +155,12 @@ class Checker:
         now = self._sources.wall_ns() // 1_000_000_000
         authorization = call.authorization or ""
         presented = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else None
-        keys = VerificationKeys(hop=self._ring.public_keys(now))
-        return decide(Hop(check=check, workload=self._sources.workloads().identify(presented)), snapshot, keys, now)
+        keys = VerificationKeys(hop=self._keys.public_keys(now))
+        if check.direction is Direction.MESH:
+            workload = mesh.identify(self._sources.mesh(), presented, check.principal, snapshot.registry.agents)
+        else:
+            workload = self._sources.workloads().identify(presented, now)
+        return decide(Hop(check=check, workload=workload), snapshot, keys, now)
 
     def _equip(self, check: CheckInput, verdict: Verdict, snapshot: Snapshot, decision_id: str) -> tuple[Verdict, _Allowance]:
         """What needs state or secrets: a presented token is used up, a new one minted, the upstream's credential fetched."""
@@ -172,7 +192,7 @@ class Checker:
                 now=now,
                 binding=RequestBinding.of(check.http.method, check.http.unverified_host.lower(), check.http.path, check.http.body),
             )
-            token = hop_token.mint(self._ring.signing_key(now), claims)
+            token = hop_token.mint(self._keys.signing_key(now), claims)
         except TokenError as error:
             return replace(verdict, reason=Reason.HOP_TOKEN_INVALID, message=f"no hop token for this hop: {error}"), _Allowance()
         verdict = replace(verdict, transaction=claims.transaction)
@@ -193,7 +213,7 @@ def _direction(call: Call) -> Direction:
     try:
         return _DIRECTIONS[call.direction or ""]
     except KeyError:
-        raise WireError("expected the direction `outbound` or `inbound` from the gate's own configuration") from None
+        raise WireError("expected the direction `outbound`, `inbound` or `mesh` from the gate's own configuration") from None
 
 
 def _denied(call: Call, reason: Reason, message: str) -> Verdict:

@@ -19,6 +19,7 @@ from authz.destination import DestinationError
 from authz.operations.errors import OperationError
 from authz.request import CheckInput, Direction, HttpRequest
 from authz.verdict import Operation, Reason, RpcEnvelope, Verdict
+from authz.workloads import Refusal
 from hopgate.identity.names import DestinationName, ObjectName
 from hopgate.policy.question import ContextValue, Entity, Judgement, Question
 from hopgate.resources.kinds import Agent, Credential, DialAddress
@@ -47,10 +48,10 @@ SINGLE_VALUED_HEADERS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
-    """What is judged: a check, and the agent whose credential the gate presented with it (None: no valid one)."""
+    """What is judged: a check, and the agent whose credential the gate presented with it, or why it is nobody's."""
 
     check: CheckInput
-    workload: ObjectName | None
+    workload: ObjectName | Refusal
 
 
 def decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int) -> Verdict:
@@ -139,16 +140,18 @@ def _decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int, draf
     if reason is Reason.PERMITTED:
         if check.direction is Direction.OUTBOUND:
             _route(check, endpoint, snapshot, now, draft)
+        elif check.direction is Direction.MESH:
+            _equip_mesh(check, endpoint, draft)
         else:
             draft.remove_headers = _reserved(check.http)
     return draft.verdict(reason, message)
 
 
-def _require_workload(workload: ObjectName | None, snapshot: Snapshot, draft: _Draft) -> Agent:
-    """The agent behind this gate. Outbound it is the caller; inbound the hop token says who that is."""
-    if workload is None:
-        raise _RefusedError(Reason.UNKNOWN_CALLER, "the caller presented no valid workload credential")
-    if draft.direction is Direction.OUTBOUND:
+def _require_workload(workload: ObjectName | Refusal, snapshot: Snapshot, draft: _Draft) -> Agent:
+    """The agent behind this gate, or the mesh's peer: the caller. Inbound the hop token says who that is."""
+    if isinstance(workload, Refusal):
+        raise _RefusedError(Reason.UNKNOWN_CALLER, f"{workload.message} ({workload.code})")
+    if draft.direction is not Direction.INBOUND:
         draft.caller = workload
     agent = snapshot.registry.agents.get(workload)
     if agent is None:
@@ -171,6 +174,8 @@ def _find_endpoint(check: CheckInput, agent: Agent, snapshot: Snapshot, draft: _
     try:
         if check.direction is Direction.OUTBOUND:
             endpoint = destinations.find_outbound(check, snapshot)
+        elif check.direction is Direction.MESH:
+            endpoint = destinations.find_mesh(check, snapshot)
         else:
             endpoint = destinations.find_inbound(check, agent, snapshot)
     except DestinationError as error:
@@ -183,12 +188,12 @@ def _find_endpoint(check: CheckInput, agent: Agent, snapshot: Snapshot, draft: _
 def _identify(
     check: CheckInput, agent: Agent, endpoint: Endpoint, snapshot: Snapshot, keys: VerificationKeys, now: int, draft: _Draft
 ) -> Caller:
-    """Who calls, for whom, through which chain: outbound from this gate's own agent, inbound from the hop token."""
+    """Who calls, for whom, through which chain: inbound from the hop token, else the agent itself and the user's token that it carries."""
     try:
-        if check.direction is Direction.OUTBOUND:
-            caller = callers.outbound(check.http, agent.name, snapshot, keys, now)
-        else:
+        if check.direction is Direction.INBOUND:
             caller = callers.inbound(check.http, endpoint.destination.name, keys, now)
+        else:
+            caller = callers.outbound(check.http, agent.name, snapshot, keys, now)
     except CallerError as error:
         raise _RefusedError(error.reason, error.message) from error
     draft.caller, draft.identity = caller.agent, caller
@@ -207,7 +212,7 @@ def _find_operation(check: CheckInput, endpoint: Endpoint, draft: _Draft) -> Ope
         draft.rpc = error.rpc
         raise _RefusedError(error.reason, error.message) from error
     draft.operation, draft.rpc = operation, operation.rpc
-    if destinations.is_governed(endpoint) and not check.http.body_complete:
+    if check.direction is not Direction.MESH and destinations.is_governed(endpoint) and not check.http.body_complete:
         raise _RefusedError(
             Reason.BODY_INCOMPLETE,
             f"a request to another agent is bound to its whole body, at most {operations.BODY_LIMIT} bytes",
@@ -251,6 +256,13 @@ def _route(check: CheckInput, endpoint: Endpoint, snapshot: Snapshot, now: int, 
     if draft.credential is not None:
         written.add(draft.credential.header)
     draft.remove_headers = _taken_off(check.http, written)
+
+
+def _equip_mesh(check: CheckInput, endpoint: Endpoint, draft: _Draft) -> None:
+    """What an allowed hop through a mesh's Envoy is given: the upstream's credential. The mesh dials, and no gate of ours takes a token."""
+    record = endpoint.destination.record
+    draft.credential = None if isinstance(record, Agent) else record.credential
+    draft.remove_headers = _taken_off(check.http, set() if draft.credential is None else {draft.credential.header})
 
 
 def _reserved(http: HttpRequest | None) -> tuple[str, ...]:

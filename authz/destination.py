@@ -72,6 +72,31 @@ def find_inbound(check: CheckInput, receiver: Agent, snapshot: Snapshot) -> Endp
     return endpoint
 
 
+def find_mesh(check: CheckInput, snapshot: Snapshot) -> Endpoint:
+    """The endpoint that an Envoy of a mesh stands before: the one that its configuration names, else the one that Host or SNI names.
+
+    A mesh's Envoy routes by the Host or the SNI itself, so there is no address that owns the hop. Raises DestinationError.
+    """
+    asked = check.http.unverified_host if check.http is not None else check.sni or ""
+    endpoint = snapshot.registry.by_host.get(asked.lower().partition(":")[0])
+    if check.destination_name:
+        named = [found for found in snapshot.registry.by_address.values() if str(found.destination.name) == check.destination_name]
+        if not named:
+            raise DestinationError(
+                Reason.UNKNOWN_DESTINATION, "the Envoy's configuration names a destination that is not registered, or has no host"
+            )
+        endpoint = endpoint if endpoint in named else named[0]
+    if endpoint is None:
+        raise DestinationError(Reason.UNKNOWN_DESTINATION, f"no registered destination has the host `{asked[:80]!r}`")
+    _require_shape(check, endpoint)
+    if check.http is not None:
+        require_authority(asked, endpoint)
+    elif asked.lower() not in endpoint.hosts:
+        name = endpoint.destination.name
+        raise DestinationError(Reason.SNI_MISMATCH, f"TLS asked for `{asked[:80]!r}`, which is not a name of {name}", name)
+    return endpoint
+
+
 def require_authority(authority: str, endpoint: Endpoint) -> None:
     """Refuse any authority that is not exactly a registered host with an optional right port.
 

@@ -37,7 +37,6 @@ class Answer(StrEnum):
     ANSWERED = "Answered"
     NO_DATA = "NoData"
     NX_DOMAIN = "NxDomain"
-    REFUSED = "Refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +105,6 @@ def reply(question: Question, answer: Answer, address: str | None) -> bytes:
     owner = made.question[0].name
     if answer is Answer.ANSWERED and address is not None:
         made.answer.append(dns.rrset.from_text(owner, TTL_SECONDS, dns.rdataclass.IN, dns.rdatatype.A, address))
-    elif answer is Answer.REFUSED:
-        made.set_rcode(dns.rcode.REFUSED)
     else:
         if answer is Answer.NX_DOMAIN:
             made.set_rcode(dns.rcode.NXDOMAIN)

@@ -10,17 +10,21 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import os
 import secrets
 import signal
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from authz import state as states
-from authz.check import Checker, Sources
+from authz.check import Checker, Keys, Sources
+from authz.mesh import Mesh
 from authz.server import Server
-from authz.state import Applied, Failed, Ready, Report, State, StateError, Workloads
+from authz.state import Applied, Failed, Ready, Report, State, StateError
+from authz.workloads import HeldCredentials, Workloads
 from hopgate.audit.errors import AuditError
 from hopgate.audit.spool import Durability, Spool
 from hopgate.manifests import snapshots
@@ -47,14 +51,20 @@ class Process:
         self._resources = resources
         self._state = State(sequence=0)
         self.snapshot = snapshot
-        self.workloads = Workloads(self._state)
+        self.workloads: Workloads = HeldCredentials(self._state)
+        self.mesh = Mesh()
         self.mistakes: tuple[str, ...] = ()
         self._reloading: asyncio.Task[None] | None = None
 
     def apply(self, state: State) -> None:
         """Put the gate's state in force."""
         self._state = state
-        self.workloads = Workloads(state)
+        self.workloads = HeldCredentials(state)
+        self.mesh = (
+            Mesh()
+            if state.mesh is None
+            else Mesh(credential_sha256=state.mesh.credential_sha256, trust_domains=frozenset(state.mesh.trust_domains))
+        )
         self.snapshot = replace(self.snapshot, upstreams=states.upstreams(state))
 
     def folder_changed(self) -> None:
@@ -74,12 +84,12 @@ class Process:
         self.snapshot = replace(loaded, upstreams=self.snapshot.upstreams)
 
 
-async def serve(resources: Path, spool_folder: Path, socket: Path, writer: str) -> int:
+async def serve(resources: Path, spool_folder: Path, socket: Path) -> int:
     """Serve until standard input ends. Returns the process's exit code."""
     watcher = FolderWatcher(resources, lambda: process.folder_changed())  # noqa: PLW0108 - the process is made after the first load, the watcher before
     try:
         snapshot = snapshots.load(resources, previous=None, now=int(time.time()))
-        spool = Spool(spool_folder, writer, clock=time.time, durability=Durability.WRITE)
+        spool = Spool(spool_folder, new_writer(), clock=time.time, durability=Durability.WRITE)
     except SnapshotError as error:
         _write(Failed(messages=error.mistakes))
         return 1
@@ -87,7 +97,7 @@ async def serve(resources: Path, spool_folder: Path, socket: Path, writer: str) 
         _write(Failed(messages=(str(error),)))
         return 1
     process = Process(resources, snapshot)
-    checker = _checker(process, spool)
+    checker = checker_of(process, KeyRing.create(int(time.time())), spool)
     server = Server(checker.check, socket)
     watching = asyncio.create_task(watcher.run())
     _write(Ready())
@@ -102,15 +112,38 @@ async def serve(resources: Path, spool_folder: Path, socket: Path, writer: str) 
     return 0
 
 
-def _checker(process: Process, spool: Spool) -> Checker:
+class InForce(Protocol):
+    """What the checks of a process are answered by; each is swapped as one reference."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What decisions read."""
+
+    @property
+    def workloads(self) -> Workloads:
+        """Who is behind a credential."""
+
+    @property
+    def mesh(self) -> Mesh:
+        """Which Envoys of a mesh are believed."""
+
+
+def checker_of(process: InForce, keys: Keys, spool: Spool) -> Checker:
+    """The checker of a process: its snapshot and workloads, this machine's clocks, random ids, records in the spool."""
     sources = Sources(
         snapshot=lambda: process.snapshot,
         workloads=lambda: process.workloads,
+        mesh=lambda: process.mesh,
         wall_ns=time.time_ns,
         monotonic_ns=time.monotonic_ns,
         new_id=lambda: secrets.token_hex(16),
     )
-    return Checker(sources, KeyRing.create(int(time.time())), ReplayCache(), spool.append)
+    return Checker(sources, keys, ReplayCache(), spool.append)
+
+
+def new_writer() -> str:
+    """The name of this process as a writer of records: no two have one, nor a process and the one before it."""
+    return f"authz-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 async def _follow_gate(process: Process, checker: Checker, server: Server) -> None:
@@ -135,20 +168,25 @@ async def _follow_gate(process: Process, checker: Checker, server: Server) -> No
             _write(_report(process, checker))
 
 
-def _report(process: Process, checker: Checker) -> Report:
+def counters_of(checker: Checker) -> dict[str, int]:
+    """What has been answered, by name."""
     counters = checker.counters
+    return {
+        "checks": counters.checks,
+        "allowed": counters.allowed,
+        "denied": counters.denied,
+        "allowed_on_failure": counters.allowed_on_failure,
+        **checker.replay_counters(),
+        **{f"reason.{reason}": count for reason, count in sorted(counters.reasons.items())},
+    }
+
+
+def _report(process: Process, checker: Checker) -> Report:
     return Report(
         snapshot_digest=process.snapshot.digest,
         snapshot_loaded_at=process.snapshot.loaded_at,
         mistakes=process.mistakes,
-        counters={
-            "checks": counters.checks,
-            "allowed": counters.allowed,
-            "denied": counters.denied,
-            "allowed_on_failure": counters.allowed_on_failure,
-            **checker.replay_counters(),
-            **{f"reason.{reason}": count for reason, count in sorted(counters.reasons.items())},
-        },
+        counters=counters_of(checker),
     )
 
 

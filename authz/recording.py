@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable
 
 from authz.request import CheckInput
 from authz.verdict import Verdict
 from hopgate.audit import records
-from hopgate.audit.records import Decision
+from hopgate.audit.records import Decision, Name
+from hopgate.identity.names import ObjectName
 from hopgate.policy.question import EvaluationError
 from hopgate.snapshot import Snapshot
 
@@ -73,6 +75,11 @@ def decision(
         body_bytes=len(http.body) if http is not None else 0,
         truncated=False,
     )
+
+
+def name_question(agent: ObjectName, name: str, kind: str, answer: str, transport: str, wall_ns: int) -> Name:
+    """A question to the resolver. `wall_ns` is in Unix nanoseconds."""
+    return Name(id=secrets.token_hex(16), time=wall_ns // 1000, agent=str(agent), name=name, type=kind, answer=answer, transport=transport)
 
 
 def _errors(errors: Iterable[EvaluationError]) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ from enum import StrEnum
 
 
 class Direction(StrEnum):
-    """Which way a hop crosses the gate: out of its own agent, or into it."""
+    """Which way a hop crosses the gate: out of its own agent, into it, or through an Envoy of a mesh, which is nobody's own."""
 
     OUTBOUND = "Outbound"
     INBOUND = "Inbound"
+    MESH = "Mesh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,11 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckInput:
-    """One Check. `http` is None for a network (TCP) check. `sni` is None without TLS, "" for TLS without a name."""
+    """One Check. `http` is None for a network (TCP) check. `sni` is None without TLS, "" for TLS without a name.
+
+    `principal` is whom Envoy verified by a client certificate, and `destination_name` what its own configuration says that it stands
+    before, `KIND:NAMESPACE/NAME`; both are empty where there is none.
+    """
 
     request_id: str
     direction: Direction
@@ -64,3 +69,5 @@ class CheckInput:
     destination: SocketAddress
     sni: str | None
     http: HttpRequest | None
+    principal: str = ""
+    destination_name: str = ""

@@ -1,33 +1,28 @@
-"""The resolver: the only DNS an agent has, over UDP and TCP, on sockets that were opened inside the agent's namespace.
+"""The resolver of one agent: the only DNS it has, over UDP and TCP, on sockets that were opened inside the agent's namespace.
 
-Every name asked for is recorded before it is answered, also one that is refused for being asked too often; what can't be recorded is
-not answered. What is no question is refused and counted.
+Every name asked for is recorded before it is answered; what can't be recorded is not answered. What is no question is refused and
+counted. An asker that floods is read no faster than the record may grow: what waits is the kernel's to keep or, counted, to drop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from authz import dns_message
-from authz.dns_message import Answer, DnsError
-from hopgate.audit.errors import AuditError
+from authz.dns_allowance import Allowance
+from authz.dns_connections import Connections
+from authz.dns_questions import Questions, Record
 from hopgate.identity.names import ObjectName
 from hopgate.resources.registry import Registry
 
-_log = logging.getLogger(__name__)
-
-# Programs ask tens of questions at their start and few later; a thousand in a second is no program's work.
-QUESTIONS_PER_SECOND: Final = 200
-BURST: Final = 1000
-MAX_CONNECTIONS: Final = 32
-IDLE_SECONDS: Final = 10.0
-_RECEIVE_BYTES: Final = 4096
+RECEIVE_BYTES: Final = 4096
+# asm-generic/socket.h: each message tells how many the socket has dropped so far, as 32 bits.
+SO_RXQ_OVFL: Final = 40
 
 
 class Sockets(Protocol):
@@ -45,39 +40,33 @@ class Sockets(Protocol):
         """Close them all."""
 
 
-class Record(Protocol):
-    """Writes one question down, or raises AuditError."""
-
-    def __call__(self, agent: ObjectName, name: str, kind: str, answer: str, transport: str, /) -> None:
-        """`answer` is one of `dns_message.Answer`; `transport` is `UDP` or `TCP`."""
-
-
 class Resolver:
     """Answers one agent's questions from `start` to `stop`. `counters` is for a person to read."""
 
     def __init__(
         self, registry: Callable[[], Registry], *, agent: ObjectName, record: Record, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._registry = registry
         self._agent = agent
-        self._record = record
-        self._clock = clock
-        self._allowance = float(BURST)
-        self._allowed_at = clock()
+        self._questions = Questions(registry, record)
+        self._allowance = Allowance(clock)
+        self._connections = Connections(self._questions, lambda _: agent, lambda _: self._allowance)
+        self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._dropped: dict[socket.socket, int] = {}
         self._sockets: Sockets | None = None
-        self._servers: list[asyncio.Server] = []
-        self._conversations: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
-        self.counters = {"answered": 0, "no_data": 0, "nx_domain": 0, "refused": 0, "malformed": 0, "unrecorded": 0}
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """How many messages ended how."""
+        return self._questions.counters
 
     async def start(self, sockets: Sockets) -> None:
         """Serve on these sockets, which are this object's to close."""
         self._sockets = sockets
-        loop = asyncio.get_running_loop()
         for datagram in sockets.datagram:
             datagram.settimeout(0)
-            loop.add_reader(datagram, self._receive, datagram)
-        for listening in sockets.listening:
-            self._servers.append(await asyncio.start_server(self._converse, sock=listening, limit=dns_message.MAX_QUESTION_BYTES + 2))
+            datagram.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+            self._listen(datagram)
+        await self._connections.start(sockets.listening)
 
     async def stop(self) -> None:
         """Serve no longer, open connections neither. Does nothing before `start`."""
@@ -86,77 +75,40 @@ class Resolver:
         loop = asyncio.get_running_loop()
         for datagram in self._sockets.datagram:
             loop.remove_reader(datagram)
-        for server in self._servers:
-            server.close()
+        for paused in self._paused.values():
+            paused.cancel()
+        await self._connections.stop()
         self._sockets.close()
         self._sockets = None
-        ending = [task for task in self._conversations.values() if task is not None]
-        for writer in self._conversations:
-            writer.transport.abort()
-        if ending:
-            await asyncio.wait(ending)
 
-    def answer(self, data: bytes, transport: str) -> bytes | None:
-        """The reply to a message, recorded; None for what gets none."""
-        try:
-            question = dns_message.parse(data)
-        except DnsError as error:
-            self.counters["malformed"] += 1
-            return error.reply
-        answer, address = dns_message.decide(question, self._registry()) if self._may_ask() else (Answer.REFUSED, None)
-        try:
-            self._record(self._agent, question.name, question.type, answer.value, transport)
-        except AuditError as error:
-            self.counters["unrecorded"] += 1
-            _log.error("a name could not be recorded and was not answered: %s", error)
-            return dns_message.failure(question)
-        self.counters[_COUNTED[answer]] += 1
-        return dns_message.reply(question, answer, address)
-
-    def _may_ask(self) -> bool:
-        """A bucket of questions that fills again by the second."""
-        now = self._clock()
-        self._allowance = min(float(BURST), self._allowance + (now - self._allowed_at) * QUESTIONS_PER_SECOND)
-        self._allowed_at = now
-        if self._allowance < 1:
-            return False
-        self._allowance -= 1
-        return True
+    def _listen(self, datagram: socket.socket) -> None:
+        self._paused.pop(datagram, None)
+        asyncio.get_running_loop().add_reader(datagram, self._receive, datagram)
 
     def _receive(self, datagram: socket.socket) -> None:
+        pause = self._allowance.take()
+        if pause:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(datagram)
+            self._paused[datagram] = loop.call_later(pause, self._listen, datagram)
+            return
         with contextlib.suppress(OSError):  # the asker is gone, or the namespace is
-            data, asker = datagram.recvfrom(_RECEIVE_BYTES)
-            reply = self.answer(data, "UDP")
+            data, ancillary, _, asker = datagram.recvmsg(RECEIVE_BYTES, socket.CMSG_SPACE(4))
+            self._count_dropped(datagram, ancillary)
+            reply = self._questions.answer(self._agent, data, "UDP")
             if reply is not None:
                 datagram.sendto(reply, asker)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Questions one after another, each with its length before it (RFC 7766)."""
-        self._conversations[writer] = asyncio.current_task()
-        try:
-            while len(self._conversations) <= MAX_CONNECTIONS:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    length = int.from_bytes(await reader.readexactly(2))
-                    if length > dns_message.MAX_QUESTION_BYTES:
-                        self.counters["malformed"] += 1
-                        return
-                    reply = self.answer(await reader.readexactly(length), "TCP")
-                    if reply is None:
-                        return
-                    writer.write(len(reply).to_bytes(2) + reply)
-                    await writer.drain()  # within the time too: an asker that reads nothing would keep its place for ever
-        except TimeoutError:
-            writer.transport.abort()  # `close` would wait for the asker to read what is left
-        except (OSError, asyncio.IncompleteReadError):
-            return
-        finally:
-            del self._conversations[writer]
-            writer.close()
+    def _count_dropped(self, datagram: socket.socket, ancillary: Sequence[tuple[int, int, bytes]]) -> None:
+        dropped = dropped_so_far(ancillary)
+        if dropped is not None:
+            self._dropped[datagram] = dropped
+            self._questions.counters["dropped"] = sum(self._dropped.values())
 
 
-_COUNTED: Final = {
-    Answer.ANSWERED: "answered",
-    Answer.NO_DATA: "no_data",
-    Answer.NX_DOMAIN: "nx_domain",
-    Answer.REFUSED: "refused",
-}
+def dropped_so_far(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
+    """What the kernel says beside a message of the messages that it could not keep on this socket; None: nothing yet."""
+    for level, kind, value in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
+            return int.from_bytes(value, sys.byteorder)
+    return None

@@ -1,21 +1,42 @@
-"""The gRPC server around the check: bytes in, bytes out, one method, over a Unix socket.
+"""The gRPC server around the check: bytes in, bytes out, one method, over a Unix socket or, in a cluster, over TLS.
 
 Nothing is decided here, so another transport can take this module's place by measurement. A call is answered with a
 CheckResponse whatever happens; a raw gRPC error would leave the verdict to the proxy's failure mode.
+
+Over TLS every connection ends after a while, without a call being lost: its client is told to open another one, and what is under way is
+answered. So a rotated certificate comes into use, connections spread over the processes anew, and a process that is to end gets rid of
+them all (`drain`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
-METHOD = "/envoy.service.auth.v3.Authorization/Check"
+from authz.pb import health_pb2
+from authz.tls_files import KeyPair, TlsFiles
+
+METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
+# grpc/health/v1/health.proto; Kubernetes' probes and Envoy's health checks call it.
+HEALTH_METHOD: Final = "/grpc.health.v1.Health/Check"
+# The names that are asked for: whether checks are answered rightly here, and whether the process answers at all.
+READY: Final = ""
+ALIVE: Final = "alive"
 # Envoy sends at most BODY_LIMIT of body and its own header limit; what is larger is not from our bootstrap.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+# A handshake costs about 1 ms: a minute of 5,000 sidecars with two connections each is 8 % of a core in each of two processes.
+CONNECTION_SECONDS: Final = 60.0
+# grpc (1.85, max_age filter) moves each connection's end by up to a tenth, so that they don't all come back at once.
+_AGE_SPREAD: Final = 1.1
+# What is under way when a connection's time is over: a check is answered in milliseconds, or nobody waits for it any more.
+CONNECTION_GRACE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +52,16 @@ class Call:
 
 
 Check = Callable[[bytes, Call], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsListener:
+    """`address` is `IP:PORT`, port 0 for any; `ready` says whether checks can be answered rightly."""
+
+    address: str
+    files: TlsFiles
+    ready: Callable[[], bool]
+    connection_seconds: float = CONNECTION_SECONDS
 
 
 class _Handler:
@@ -51,25 +82,107 @@ class _Handler:
         )
 
 
-class Server:
-    """Serves `check` on a Unix socket until stopped."""
+class _Health:
+    """Answers probes; a name that is not known is not found, as the protocol says."""
 
-    def __init__(self, check: Check, socket: Path) -> None:
-        self._server = grpc.aio.server(
-            options=(
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.so_reuseport", 0),
-            )
-        )
-        handler = grpc.unary_unary_rpc_method_handler(_Handler(check).answer)
-        _, service, method = METHOD.split("/")
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-        self._server.add_insecure_port(f"unix:{socket}")
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self._ready = ready
+
+    async def answer(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        service = _service(request)
+        if service not in {READY, ALIVE}:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "expected no service, or `alive`")
+        status = health_pb2.HealthCheckResponse
+        serving = service == ALIVE or self._ready()
+        return status(status=status.SERVING if serving else status.NOT_SERVING).SerializeToString()
+
+
+def _service(request: bytes) -> str | None:
+    try:
+        return health_pb2.HealthCheckRequest.FromString(request).service
+    except DecodeError:
+        return None
+
+
+class Server:
+    """Serves `check` until stopped: on a Unix socket, or on TCP with TLS, where it also says whether it is ready."""
+
+    def __init__(self, check: Check, listener: Path | TlsListener) -> None:
+        self._handlers = {METHOD: _Handler(check).answer}
+        if isinstance(listener, TlsListener):
+            self._handlers[HEALTH_METHOD] = _Health(listener.ready).answer
+            self._connection_seconds = listener.connection_seconds
+            self._server = _server(self._handlers, _ages(listener.connection_seconds))
+            self.port: int = self._server.add_secure_port(listener.address, _credentials(listener.files))
+        else:
+            self._connection_seconds = 0.0
+            self._server = _server(self._handlers, ())
+            self.port = self._server.add_insecure_port(f"unix:{listener}")
 
     async def start(self) -> None:
         """Answer from now on."""
         await self._server.start()
 
+    async def drain(self, notice_seconds: float) -> None:
+        """Answer on until every connection has come to its end, and stop: nothing is lost, if no new ones come.
+
+        Call it once health says "not ready"; `notice_seconds` is how long it takes until no new connections are led here. To stop at
+        once would lose calls: what a client sends before it has read that the connection ends is not answered any more.
+        """
+        await asyncio.sleep(notice_seconds + self._connection_seconds * _AGE_SPREAD)
+        await self.stop(CONNECTION_GRACE_SECONDS)
+
     async def stop(self, grace_seconds: float) -> None:
         """Answer what is under way for at most `grace_seconds`, take nothing new."""
         await self._server.stop(grace_seconds)
+
+
+class HealthServer:
+    """Says whether the process is ready and alive, on TCP without TLS: Kubernetes' own probes speak no TLS to a gRPC server."""
+
+    def __init__(self, ready: Callable[[], bool], address: str) -> None:
+        self._server = _server({HEALTH_METHOD: _Health(ready).answer}, ())
+        self.port: int = self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        """Answer from now on."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Answer no longer."""
+        await self._server.stop(None)
+
+
+def _server(handlers: Mapping[str, Callable[..., object]], options: tuple[tuple[str, int], ...]) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        options=(
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+            *options,
+        )
+    )
+    for path, answer in handlers.items():
+        _, service, method = path.split("/")
+        handler = grpc.unary_unary_rpc_method_handler(answer)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    return server
+
+
+def _ages(seconds: float) -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.max_connection_age_ms", int(seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(CONNECTION_GRACE_SECONDS * 1000)),
+    )
+
+
+def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Certificates by the files as they are at each handshake. Clients show none: who they are is in each call's credential."""
+
+    def configuration(pair: KeyPair) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(((pair.private_key_pem.reveal(), pair.certificate_pem),))
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        changed = files.changed()
+        return None if changed is None else configuration(changed)
+
+    return grpc.dynamic_ssl_server_credentials(configuration(files.pair), fetch, require_client_authentication=False)

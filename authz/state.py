@@ -12,7 +12,6 @@ import hashlib
 import msgspec
 
 from hopgate.identity import names
-from hopgate.identity.names import ObjectName
 from hopgate.resources.kinds import DialAddress
 from hopgate.snapshot import ResolvedHost, Upstreams
 
@@ -40,6 +39,13 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     resolved_at: int
 
 
+class MeshPeers(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose peers are believed: the hash of the credential of the mesh's Envoys, and the trust domains."""
+
+    credential_sha256: str
+    trust_domains: tuple[str, ...]
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unknown_fields=True):
     """All that is alive at the gate. `sequence` rises by one with each message and is acknowledged by `Applied`."""
 
@@ -47,6 +53,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     workloads: tuple[Workload, ...] = ()
     gates: tuple[InboundGate, ...] = ()
     hosts: tuple[Resolution, ...] = ()
+    mesh: MeshPeers | None = None
 
 
 class ReportRequest(msgspec.Struct, frozen=True, kw_only=True, tag="report", forbid_unknown_fields=True):
@@ -123,16 +130,3 @@ def upstreams(state: State) -> Upstreams:
         hosts={item.host: ResolvedHost(addresses=item.addresses, resolved_at=item.resolved_at) for item in state.hosts},
         gates={names.parse(item.agent): DialAddress(ip=item.ip, port=item.port) for item in state.gates},
     )
-
-
-class Workloads:
-    """Who each workload credential belongs to."""
-
-    def __init__(self, state: State) -> None:
-        self._agents = {item.credential_sha256: names.parse(item.agent) for item in state.workloads}
-
-    def identify(self, credential: str | None) -> ObjectName | None:
-        """The agent whose credential this is, or None. Only hashes are compared, so timing tells nothing of use."""
-        if credential is None:
-            return None
-        return self._agents.get(credential_sha256(credential))

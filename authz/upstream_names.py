@@ -1,4 +1,4 @@
-"""What outside names resolve to, for the gate to dial: looked up in the background, never while a request waits.
+"""What names resolve to, for the gate to dial: looked up in the background, never while a request waits.
 
 A name that can't be looked up keeps its last addresses; how old they may be is for the decision to say (`authz.destination`).
 Addresses inside networks of ours are dropped, since whoever owns a public name can point it at anything: a destination inside is
@@ -17,6 +17,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from typing import Final
 
+from hopgate.identity.names import DestinationKind
+from hopgate.resources.network import FORBIDDEN_NETWORKS
+from hopgate.resources.registry import Registry
 from hopgate.snapshot import ResolvedHost
 
 REFRESH_SECONDS: Final = 30.0
@@ -36,12 +39,40 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _NOT_PUBLIC: Final = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("3fff::/20"))
 
 Resolve = Callable[[str], Awaitable[Iterable[str]]]
+Keep = Callable[[Iterable[str]], tuple[str, ...]]
+
+
+def outside_hosts(registry: Registry) -> set[str]:
+    """The names that are to be looked up outside: of destinations without a fixed address, but not of services inside."""
+    return {
+        host
+        for endpoint in registry.by_address.values()
+        if endpoint.dial is None and endpoint.destination.name.kind is not DestinationKind.AGENT
+        for host in endpoint.hosts
+        if not host.endswith((".svc", ".svc.cluster.local"))
+    }
 
 
 def dialable(addresses: Iterable[str]) -> tuple[str, ...]:
     """Those addresses that are on the public internet, IPv4 first, each once, in the order given."""
     found = dict.fromkeys(address for address in addresses if _is_public(address))
     return tuple(sorted(found, key=lambda address: ":" in address))
+
+
+def inside(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Those addresses that a service of the cluster may have, each once: none of this machine's own, and none that a manifest may not name.
+
+    Who may make a Service may point its name at any address; a cloud's metadata service must not be among them.
+    """
+    return tuple(dict.fromkeys(address for address in addresses if _is_inside(address)))
+
+
+def _is_inside(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return not address.is_loopback and not any(address in network for network, _ in FORBIDDEN_NETWORKS)
 
 
 def _is_public(text: str) -> bool:
@@ -106,7 +137,7 @@ class MachineNames:
 class UpstreamNames:
     """Keeps the addresses of `hosts()` fresh; `on_change` gets all of them soon after any was looked up.
 
-    `resolve` gives a host's addresses or raises OSError; `clock` is in Unix seconds.
+    `resolve` gives a host's addresses or raises OSError, `keep` those of them that may be dialled; `clock` is in Unix seconds.
     """
 
     def __init__(
@@ -115,11 +146,13 @@ class UpstreamNames:
         *,
         on_change: Callable[[Mapping[str, ResolvedHost]], None],
         resolve: Resolve | None = None,
+        keep: Keep = dialable,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._hosts = hosts
         self._on_change = on_change
         self._resolve = MachineNames() if resolve is None else resolve
+        self._keep = keep
         self._clock = clock
         self._known: dict[str, ResolvedHost] = {}
         self._told: dict[str, ResolvedHost] = {}
@@ -166,7 +199,7 @@ class UpstreamNames:
     async def _look_up(self, host: str) -> None:
         try:
             async with self._slots, asyncio.timeout(LOOKUP_SECONDS):
-                found = dialable(await self._resolve(host))
+                found = self._keep(await self._resolve(host))
         except OSError:  # TimeoutError too: what is known stays, and its age says how good it is
             return
         finally:

@@ -19,6 +19,8 @@ from hopgate.resources.kinds import DialAddress
 DIAL_KEY = "dial"
 DECISION_KEY = "decision"
 
+# Set in the configuration of an Envoy that stands before one destination (`hopgate envoy config --destination`).
+DESTINATION_EXTENSION = "hopgate-destination"
 # Envoy writes it into the check where it read a body: "true" when it stopped before the body's end.
 _PARTIAL_BODY_HEADER = "x-envoy-auth-partial-body"
 # google.rpc.Code: what Envoy allows on, and what it denies on.
@@ -49,6 +51,8 @@ def decode(request: bytes, direction: Direction) -> CheckInput:
         destination=_socket_address(attributes.destination, "destination"),
         sni=attributes.tls_session.sni if attributes.HasField("tls_session") else None,
         http=_http(http) if http is not None else None,
+        principal=attributes.source.principal,
+        destination_name=attributes.context_extensions.get(DESTINATION_EXTENSION, ""),
     )
 
 

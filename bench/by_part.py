@@ -17,8 +17,9 @@ from authz.check import Checker, Sources
 from authz.decide import Hop, decide
 from authz.request import CheckInput, Direction
 from authz.server import Call
-from authz.state import State, Workload, Workloads
+from authz.state import State, Workload
 from authz.verdict import Verdict
+from authz.workloads import HeldCredentials
 from bench import checks
 from bench.figures import Figure, percentile
 from hopgate.audit.spool import Durability, Spool
@@ -60,7 +61,7 @@ def measure() -> list[Figure]:
 def _measure(folder: Path) -> list[Figure]:
     snapshot = snapshots.load(checks.write_manifests(folder / "resources"), previous=None, now=int(time.time()))
     snapshot = replace(snapshot, upstreams=Upstreams(gates={HELPER: DialAddress(ip="127.0.0.1", port=4000)}))
-    workloads = Workloads(
+    workloads = HeldCredentials(
         State(sequence=1, workloads=(Workload(credential_sha256=state.credential_sha256(checks.CREDENTIAL), agent="bench/planner"),))
     )
     spool = Spool(folder / "spool", "bench", clock=time.time, durability=Durability.WRITE)
@@ -95,7 +96,7 @@ def _measure(folder: Path) -> list[Figure]:
     )
     return [
         Figure(what="decode the CheckRequest", value=timed(lambda: wire.decode(tool, Direction.OUTBOUND))),
-        Figure(what="workload by its credential", value=timed(lambda: workloads.identify(checks.CREDENTIAL))),
+        Figure(what="workload by its credential", value=timed(lambda: workloads.identify(checks.CREDENTIAL, now))),
         Figure(what="decide, the whole", value=timed(lambda: decide(hop, snapshot, keys, now))),
         *_steps(check, verdict, snapshot, now),
         _mint(wire.decode(message, Direction.OUTBOUND), snapshot, ring, now),

@@ -15,6 +15,8 @@ TokenmintError
 │   ├── TokenLifeError           a longer life than any hop token has
 │   ├── TokenChainError          a chain of agents that is empty, too deep, or comes back to itself
 │   ├── TokenUserError           no usable user in the claims
+│   ├── TokenWorkloadError       no usable service account in the claims
+│   ├── TokenUnboundError        a service account's token that is not bound to a pod
 │   └── TokenBindingError        made for another request
 ├── CredentialError              an upstream credential that can't be sent
 │   ├── CredentialMissingError   the Secret or its key is not there
@@ -117,6 +119,18 @@ class TokenUserError(TokenError):
     """The claims name no user in the expected form."""
 
     code: ClassVar[str] = "TokenUser"
+
+
+class TokenWorkloadError(TokenError):
+    """The claims name no service account, or its pod, in the form that Kubernetes gives them."""
+
+    code: ClassVar[str] = "TokenWorkload"
+
+
+class TokenUnboundError(TokenError):
+    """A service account's token that is not bound to a pod: it would outlive whoever it was made for."""
+
+    code: ClassVar[str] = "TokenUnbound"
 
 
 class TokenBindingError(TokenError):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from hopgate.identity.names import DestinationName, ObjectName, User
-from tokenmint import compact, hop_claims, jose, strict_json, validity
+from tokenmint import compact, hop_claims, jose, token_json, validity
 from tokenmint.errors import (
     TokenAlgorithmError,
     TokenAudienceError,
@@ -150,7 +150,7 @@ def _find_key(unverified_header: bytes, keys: Mapping[str, PublicKey], now: int)
 
 def _refuse_header(unverified_header: bytes) -> NoReturn:
     """Say what is wrong with a header that is not the one; whatever it says, it is refused."""
-    header = strict_json.parse_object(unverified_header, "header")
+    header = token_json.parse_object(unverified_header, "header")
     if header.get("typ") != TYPE:
         raise TokenTypeError(f"expected `typ` to be `{TYPE}`, got `{str(header.get('typ'))[:40]!r}`")
     if header.get("alg") != ALGORITHM:

@@ -1,7 +1,10 @@
-"""Keys of hop tokens: one signing key in memory at a time, its successors, and the public halves with their time.
+"""Keys of hop tokens: one signing key in memory at a time, its successor, and the public halves with their time.
 
 A private key is made here and never leaves: it has no export, no readable `repr` and no pickled form. A public half is
 accepted as long as a token of it can still be valid somewhere: through the key's own life and the longest life of a token.
+
+Where several processes verify each other's tokens, each publishes its public halves (`KeyRing.jwks`) and takes in those of the others
+(`parse`, `tokenmint.shared_keys`). They learn of a key with a delay, so the next one is announced before it signs (`KeyRing.announce`).
 """
 
 from __future__ import annotations
@@ -9,19 +12,22 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from tokenmint import jose, validity
+from tokenmint import compact, jose, validity
 from tokenmint.compact import encode
+from tokenmint.errors import TokenKeyUnknownError
 from tokenmint.jose import VerificationKey
 from tokenmint.redacted import Redacted
 
 # `EdDSA` (RFC 8037), not its new name `Ed25519` (RFC 9864): PyJWT 2.15, Authlib 1.9 and most others know only the former.
 ALGORITHM: Final = "EdDSA"
+# A process publishes the key that signs, the next one, and few that retire; a set beyond this is not one of ours.
+MAX_PUBLISHED: Final = 16
 # How long a key signs. A key that was stolen from memory is of use for this long at most.
 KEY_LIFE_SECONDS: Final = 12 * 3600
 
@@ -83,11 +89,12 @@ class SigningKey(Redacted):
 
 @dataclass(frozen=True, slots=True)
 class _Generation:
-    """What a ring holds between two rotations: the key that signs since `created_at`, and all public halves."""
+    """What a ring holds between two rotations: the key that signs since `created_at`, all public halves, and the key that signs next."""
 
     signing: SigningKey
     created_at: int
     published: tuple[PublicKey, ...]
+    successor: SigningKey | None = None
 
 
 class KeyRing(Redacted):
@@ -116,6 +123,16 @@ class KeyRing(Redacted):
         with self._lock:
             self._replace(now)
 
+    def announce(self) -> None:
+        """Make the key that signs next, and have its public half published with the others. Does nothing when there is one already."""
+        with self._lock:
+            current = self._generation
+            if current.successor is None:
+                successor = self._generate()
+                public = PublicKey(successor.public, current.created_at + 2 * KEY_LIFE_SECONDS + validity.GRACE_SECONDS)
+                self._generation = replace(current, published=(*current.published, public), successor=successor)
+                self._view = _view(self._generation.published, current.created_at)
+
     def signing_key(self, now: int) -> SigningKey:
         """The key to sign with, rotated when it is due."""
         if self.due(now):
@@ -142,8 +159,13 @@ class KeyRing(Redacted):
 
     def _replace(self, now: int) -> None:
         ends = now + validity.GRACE_SECONDS
-        retired = tuple(PublicKey(key.public, min(key.valid_until, ends)) for key in self._generation.published if key.valid_until > now)
-        self._generation = _begin(self._generate(), now, retired)
+        signing = self._generation.successor or self._generate()
+        retired = tuple(
+            PublicKey(key.public, min(key.valid_until, ends))
+            for key in self._generation.published
+            if key.valid_until > now and key.public != signing.public
+        )
+        self._generation = _begin(signing, now, retired)
         self._view = _view(self._generation.published, now)
 
 
@@ -167,3 +189,22 @@ def union(rings: Iterable[Mapping[str, PublicKey]]) -> Mapping[str, PublicKey]:
             if key.kid not in found or found[key.kid].valid_until > key.valid_until:
                 found[key.kid] = key  # told twice: the earlier end counts
     return MappingProxyType(found)
+
+
+def parse(jwks: Mapping[str, Any]) -> Mapping[str, PublicKey]:
+    """The keys of a JWK Set that another process published. Raises TokenKeyUnknownError for anything that `KeyRing.jwks` doesn't give."""
+    listed = jwks.get("keys")
+    if not isinstance(listed, list) or len(listed) > MAX_PUBLISHED:
+        raise TokenKeyUnknownError(f"expected a JWK Set of at most {MAX_PUBLISHED} keys")
+    return union({key.kid: key} for key in map(_parse, listed))
+
+
+def _parse(member: object) -> PublicKey:
+    x, ends = (member.get("x"), member.get("exp")) if isinstance(member, dict) else (None, None)
+    public = compact.decode(x) if isinstance(x, str) else None
+    if public is None or len(public) != 32 or isinstance(ends, bool) or not isinstance(ends, int):  # RFC 8032 section 5.1.5
+        raise TokenKeyUnknownError("expected an Ed25519 public key with its end (`exp`)")
+    key = PublicKey(public, ends)
+    if key.jwk() != member:
+        raise TokenKeyUnknownError("expected a public key as hop token keys are published, under its own thumbprint")
+    return key

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from authz import strict_json
 from authz.operations.errors import OperationError
 from authz.request import HttpRequest
-from authz.strict_json import JsonError
 from authz.verdict import Reason, RpcEnvelope
+from hopgate import strict_json
+from hopgate.strict_json import JsonError
 
 # What Envoy hands on (`envoy/agent.yaml`); what is larger arrives cut and is refused where it is judged.
 BODY_LIMIT: Final = 1 << 20

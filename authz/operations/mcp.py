@@ -13,10 +13,8 @@ from authz.operations.errors import OperationError
 from authz.operations.rpc import Message
 from authz.request import HttpRequest
 from authz.verdict import Operation, Reason
-from hopgate.policy import arguments
-from hopgate.policy.arguments import RecordType
-from hopgate.policy.errors import ArgumentError
 from hopgate.policy.question import Action
+from hopgate.resources.arguments import NO_ARGUMENTS, ArgumentError, RecordType
 from hopgate.resources.kinds import Tool, ToolServer
 from hopgate.resources.registry import Destination
 
@@ -85,7 +83,7 @@ def _call(message: Message, destination: Destination) -> Operation:
     tool = _tool(message, destination)
     if tool is None and isinstance(destination.record, ToolServer) and destination.record.tools:
         raise OperationError(Reason.UNKNOWN_TOOL, f"{destination.name} declares no tool `{name[:80]}`", message.rpc)
-    declared = arguments.record_type(tool.input_schema if tool is not None else None)
+    declared = NO_ARGUMENTS if tool is None else tool.arguments
     _require_declared_spelling(declared, given, message)
     try:
         typed = declared.take(given)

@@ -19,10 +19,12 @@ class CheckRequest(_message.Message):
 class AttributeContext(_message.Message):
     __slots__ = ("source", "destination", "request", "context_extensions", "metadata_context", "tls_session")
     class Peer(_message.Message):
-        __slots__ = ("address",)
+        __slots__ = ("address", "principal")
         ADDRESS_FIELD_NUMBER: _ClassVar[int]
+        PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
         address: _core_pb2.Address
-        def __init__(self, address: _Optional[_Union[_core_pb2.Address, _Mapping]] = ...) -> None: ...
+        principal: str
+        def __init__(self, address: _Optional[_Union[_core_pb2.Address, _Mapping]] = ..., principal: _Optional[str] = ...) -> None: ...
     class HttpRequest(_message.Message):
         __slots__ = ("id", "method", "headers", "path", "host", "scheme", "size", "protocol", "body", "raw_body", "header_map")
         class HeadersEntry(_message.Message):

@@ -34,7 +34,7 @@ class Decision:
 
     id: str = _column("String", "the decision's id, 32 hexadecimal digits; a denial tells it to the caller")
     time: int = _column("Int64", "when, in microseconds since 1970 (UTC)")
-    direction: str = _column("LowCardinality(String)", "`Outbound` or `Inbound`, as the gate's own configuration says")
+    direction: str = _column("LowCardinality(String)", "`Outbound`, `Inbound` or `Mesh`, as the gate's own configuration says")
     verdict: str = _column("LowCardinality(String)", "what was enforced: `Allow` or `Deny`")
     reason: str = _column("LowCardinality(String)", "the reason code; `Permitted` is the only one that allows")
     message: str = _column("String", "the sentence that the caller was told")
@@ -84,7 +84,7 @@ class Name:
     agent: str = _column("String", "who asked, `NAMESPACE/NAME`")
     name: str = _column("String", "the name asked for, in lower case, without the last dot")
     type: str = _column("LowCardinality(String)", "the type asked for: `A`, `AAAA`, …")
-    answer: str = _column("LowCardinality(String)", "`Answered`, `NoData`, `NxDomain` or `Refused`")
+    answer: str = _column("LowCardinality(String)", "`Answered`, `NoData` or `NxDomain`")
     transport: str = _column("LowCardinality(String)", "`UDP` or `TCP`")
 
 

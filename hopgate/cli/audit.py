@@ -20,6 +20,7 @@ from hopgate.audit.store import Filters
 from hopgate.cli import output
 from hopgate.cli.data import default_data_folder
 
+_WAYS = {"Outbound": "out", "Inbound": "in", "Mesh": "mesh"}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _data = click.option(
     "--data",
@@ -210,7 +211,7 @@ def _decision_row(row: dict[str, Any], *, dated: bool) -> list[str]:
         row["time"][0 if dated else 11 : -4].replace("T", " ") if row["time"].endswith("Z") else row["time"],
         row["caller"] or "?",
         row["user"] or "-",
-        "in" if row["direction"] == "Inbound" else "out",
+        _WAYS.get(row["direction"], "?"),
         f"{row['action'] or '?'} {resource}",
         row["verdict"],
         row["reason"],

@@ -14,9 +14,11 @@ import click
 
 import hopgate
 from hopgate.local.errors import LocalError
+from hopgate.proxy.errors import ProxyError
 
 _COMMANDS: Final = {
     "audit": ("hopgate.cli.audit", "group"),
+    "envoy": ("hopgate.cli.envoy", "group"),
     "policy": ("hopgate.cli.policy", "group"),
     "run": ("hopgate.cli.run", "command"),
     "status": ("hopgate.cli.status", "command"),
@@ -52,7 +54,7 @@ def main() -> None:
     """Run the command line; an error for a person goes to standard error with its code and its remedy."""
     try:
         commands(prog_name="hopgate")
-    except LocalError as error:
+    except (LocalError, ProxyError) as error:
         click.echo(f"hopgate: {error} ({error.code})", err=True)
         if error.remedy:
             click.echo(f"  to mend it: {error.remedy}", err=True)

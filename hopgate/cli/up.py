@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -20,7 +21,14 @@ from hopgate.cli.data import default_data_folder
     help="The folder of manifests. Edits are picked up within a second.",
 )
 @click.option("--data", type=click.Path(path_type=Path), default=default_data_folder, show_default=True, help="The data folder: records.")
-def command(resources: Path, data: Path) -> None:
+@click.option(
+    "--mesh-trust-domain",
+    "trust_domains",
+    multiple=True,
+    callback=lambda _context, _option, given: tuple(_trust_domain(each) for each in given),
+    help="Also decide for the Envoys of a mesh, on peers of this SPIFFE trust domain; can be given again. See `hopgate envoy config`.",
+)
+def command(resources: Path, data: Path, trust_domains: tuple[str, ...]) -> None:
     """Keep a gate running for several agents, until interrupted. Needs root.
 
     Agents that `hopgate run` starts with the same data folder use this gate and can reach one another.
@@ -28,4 +36,11 @@ def command(resources: Path, data: Path) -> None:
     """
     from hopgate.local import up  # noqa: PLC0415 - the gate's imports are slow, and --help needs none of them
 
-    up.run(resources.resolve(), data)
+    up.run(resources.resolve(), data, trust_domains)
+
+
+def _trust_domain(text: str) -> str:
+    """SPIFFE ID, section 2.1: lower case letters, digits, dots, hyphens and underscores."""
+    if re.fullmatch(r"[a-z0-9._-]{1,255}", text) is None:
+        raise click.BadParameter(f"expected a SPIFFE trust domain such as `example.org`, got `{text[:80]}`")
+    return text

@@ -20,6 +20,7 @@ from hopgate.local.errors import LocalError
 
 RUN_ROOT = Path("/run/hopgate")
 SHARED_GATE = "up"
+AUTHZ_SOCKET = "authz.sock"
 
 
 class FolderError(LocalError):
@@ -61,7 +62,7 @@ class RunFolder:
     @property
     def authz(self) -> Path:
         """Where Envoy reaches authz."""
-        return self.path / "authz.sock"
+        return self.path / AUTHZ_SOCKET
 
     @property
     def certificates(self) -> Path:

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from authz import recording as decisions
+from authz import upstream_names
 from authz.certificates import CertificateServer
-from authz.state import InboundGate, Resolution, State
+from authz.state import InboundGate, MeshPeers, Resolution, State
 from authz.upstream_names import UpstreamNames
 from hopgate.audit.errors import AuditError
 from hopgate.audit.spool import Durability, Spool
-from hopgate.identity.names import DestinationKind, ObjectName
+from hopgate.identity.names import ObjectName
 from hopgate.local import recording
 from hopgate.local.attachment import Attachment, AttachmentSpec, Surroundings
 from hopgate.local.authz_process import AuthzProcess
@@ -48,13 +50,14 @@ class GateError(LocalError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSpec:
-    """Where a gate reads and writes. `envoy` is the binary; `say` gets lines for a person."""
+    """Where a gate reads and writes. `envoy` is the binary; `say` gets lines for a person; `mesh` says whose Envoys may ask, too."""
 
     resources: Path
     data: Path
     run: RunFolder
     envoy: Path
     say: Callable[[str], None]
+    mesh: MeshPeers | None = None
 
 
 class Gate:
@@ -95,6 +98,8 @@ class Gate:
             raise GateError("\n".join(error.mistakes), remedy="mend what it names; `hopgate policy check` shows it too") from error
         await self._authz.ready()
         await self._certificates.start()
+        if self._spec.mesh is not None:
+            await self._push()
         self._background(self._names.run())
         self._background(self._watcher.run())
 
@@ -202,13 +207,7 @@ class Gate:
             attachment.registry_changed(loaded.registry)
 
     def _outside_hosts(self) -> set[str]:
-        return {
-            host
-            for endpoint in self.registry.by_address.values()
-            if endpoint.dial is None and endpoint.destination.name.kind is not DestinationKind.AGENT
-            for host in endpoint.hosts
-            if not host.endswith((".svc", ".svc.cluster.local"))
-        }
+        return upstream_names.outside_hosts(self.registry)
 
     def _names_changed(self, hosts: Mapping[str, ResolvedHost]) -> None:
         self._hosts = dict(hosts)
@@ -231,6 +230,7 @@ class Gate:
                         Resolution(host=host, addresses=found.addresses, resolved_at=found.resolved_at)
                         for host, found in self._hosts.items()
                     ),
+                    mesh=self._spec.mesh,
                 )
             )
 
@@ -241,7 +241,7 @@ class Gate:
         return self._authority.issue(host, int(time.time()))
 
     def _record_name(self, agent: ObjectName, name: str, kind: str, answer: str, transport: str) -> None:
-        self._spool.append(recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
+        self._spool.append(decisions.name_question(agent, name, kind, answer, transport, time.time_ns()))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -1,11 +1,10 @@
-"""What the gate itself records: the names that agents ask for, and runs with what was opened for them."""
+"""What the gate itself records: runs, with what was opened for them."""
 
 from __future__ import annotations
 
 import secrets
 
-from hopgate.audit.records import Change, Name
-from hopgate.identity.names import ObjectName
+from hopgate.audit.records import Change
 from hopgate.local.attachment import AttachmentSpec
 
 
@@ -32,8 +31,3 @@ def run_change(operation: str, spec: AttachmentSpec, wall_ns: int) -> Change:
         before={} if started else opened,
         after=opened if started else {},
     )
-
-
-def name_question(agent: ObjectName, name: str, kind: str, answer: str, transport: str, wall_ns: int) -> Name:
-    """A question to the resolver. `wall_ns` is in Unix nanoseconds."""
-    return Name(id=secrets.token_hex(16), time=wall_ns // 1000, agent=str(agent), name=name, type=kind, answer=answer, transport=transport)

@@ -15,8 +15,11 @@ from hopgate.local.authz_process import AuthzProcess
 from hopgate.local.folders import SHARED_GATE
 
 
-def run(resources: Path, data: Path) -> None:
-    """Run a gate until a signal ends it. Raises LocalError when it can't start."""
+def run(resources: Path, data: Path, trust_domains: tuple[str, ...] = ()) -> None:
+    """Run a gate until a signal ends it. Raises LocalError when it can't start.
+
+    `trust_domains` are those of a mesh whose Envoys may ask this gate for decisions.
+    """
     rights.require_root("hopgate up")
     asyncio.run(
         _serve(
@@ -26,6 +29,7 @@ def run(resources: Path, data: Path) -> None:
             envoy_process.find(),
             ready=lambda: _say(f"the gate is up for `{resources}`"),
             lifeline=None,
+            trust_domains=trust_domains,
         )
     )
 
@@ -35,7 +39,16 @@ def bring_along(resources: Path, data: Path, name: str, ready: int, lifeline: in
     asyncio.run(_serve(resources, data, name, envoy_process.find(), ready=lambda: _tell(ready), lifeline=lifeline))
 
 
-async def _serve(resources: Path, data: Path, name: str, envoy: Path, *, ready: Callable[[], None], lifeline: int | None) -> None:
+async def _serve(
+    resources: Path,
+    data: Path,
+    name: str,
+    envoy: Path,
+    *,
+    ready: Callable[[], None],
+    lifeline: int | None,
+    trust_domains: tuple[str, ...] = (),
+) -> None:
     run = folders.open_run(folders.open_data(data), name)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -48,9 +61,11 @@ async def _serve(resources: Path, data: Path, name: str, envoy: Path, *, ready: 
         await authz.spawn()
         # Imported only now, while authz imports its own on another core: it is most of what a start takes.
         from hopgate.local.gate import Gate, GateSpec  # noqa: PLC0415
+        from hopgate.local.mesh_credential import peers  # noqa: PLC0415
         from hopgate.local.sessions import Sessions  # noqa: PLC0415
 
-        gate = Gate(GateSpec(resources=resources, data=data, run=run, envoy=envoy, say=_say), authz)
+        spec = GateSpec(resources=resources, data=data, run=run, envoy=envoy, say=_say, mesh=peers(data, trust_domains))
+        gate = Gate(spec, authz)
         await gate.start()
         sessions = asyncio.create_task(Sessions(gate, control.listen(run.control)).serve())
         ready()

@@ -284,6 +284,11 @@ class _Composer:
         return value
 
 
+def write(value: Value) -> str:
+    """A value as YAML for people: in the order given, nothing in one line that is not short."""
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120))
+
+
 _NULLS: Final = ("", "~", "null")
 
 

@@ -8,6 +8,7 @@ from hopgate.manifests import folder as folders
 from hopgate.manifests.folder import Loaded, Mistake, Refused
 from hopgate.policy import bundle
 from hopgate.policy.bundle import PolicyMistake
+from hopgate.resources import fields
 from hopgate.snapshot import Snapshot
 
 
@@ -42,5 +43,5 @@ def load(folder: Path, *, previous: Snapshot | None, now: int) -> Snapshot:
 
 def _located(loaded: Loaded, mistake: PolicyMistake) -> Mistake:
     kind = "ClusterPolicy" if mistake.namespace is None else "Policy"
-    file, line = loaded.locate(kind, mistake.namespace, mistake.name, ("spec", "cedar"), line_offset=mistake.line - 1)
-    return Mistake(file=file, line=line, column=mistake.column, field="spec.cedar", code=mistake.code, message=mistake.message)
+    file, line = loaded.locate(kind, mistake.namespace, mistake.name, mistake.path, line_offset=mistake.line - 1)
+    return Mistake(file=file, line=line, column=mistake.column, field=fields.show(mistake.path), code=mistake.code, message=mistake.message)

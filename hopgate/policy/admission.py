@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hopgate.policy import arguments, cedar, registered, schema, syntax
+from hopgate.policy import cedar, registered, schema, syntax
 from hopgate.policy.cedar import Rule
 from hopgate.policy.errors import CedarSyntaxError
 from hopgate.policy.index import BoundRule
@@ -32,7 +32,7 @@ _LISTED_ACTIONS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyMistake:
-    """One thing to mend in one policy. `line` and `column` count from 1 within the Cedar text; `code` is stable."""
+    """One thing to mend in one policy: `path` leads to the field. `line` and `column` count from 1 within it; `code` is stable."""
 
     namespace: str | None
     name: str
@@ -40,6 +40,7 @@ class PolicyMistake:
     column: int
     code: str
     message: str
+    path: tuple[str | int, ...] = ("spec", "cedar")
 
 
 def admit(policies: Sequence[Policy], registry: Registry) -> tuple[list[BoundRule], list[PolicyMistake]]:
@@ -130,7 +131,7 @@ def _rule_name(rule: Rule, number: int, piece: Piece, report: _Report) -> str:
 
 def _check(policy: Policy, rule: Rule, piece: Piece, registry: Registry, report: _Report) -> None:
     tool = _named_tool(rule, registry)
-    text = schema.text() if tool is None else schema.for_tool(arguments.record_type(tool.input_schema))
+    text = schema.text() if tool is None else schema.for_tool(tool.arguments)
     found = cedar.validate(rule.text, text)
     for message in _gather(found):
         report.add("InvalidPolicy", f"{message}{_advice(message, rule, tool)}", syntax.locate_quoted(piece, message))
@@ -177,7 +178,7 @@ def _advice(message: str, rule: Rule, tool: Tool | None) -> str:
         return f"; arguments are typed only for declared tools: declare `{named.id}` with an inputSchema, and name it with `==`"
     if tool is None:
         return '; arguments are typed only where the scope names one declared tool: resource == Hopgate::Tool::"NAMESPACE/SERVER/TOOL"'
-    exposed = sorted(arguments.record_type(tool.input_schema).properties)
+    exposed = sorted(tool.arguments.properties)
     if not exposed:
         return f"; tool `{tool.name}` declares no arguments that a policy can read: give it an inputSchema with typed properties"
     return f"; tool `{tool.name}` declares {', '.join(exposed)}"

@@ -2,8 +2,7 @@
 
 PolicyError
 ├── CedarSyntaxError   Cedar text that Cedar can't read, or a policy that is a template
-├── CedarSchemaError   a schema that Cedar can't read: a programmer's mistake
-└── ArgumentError   arguments of a tool call that don't fit what the tool declares: a Deny
+└── CedarSchemaError   a schema that Cedar can't read: a programmer's mistake
 """
 
 from __future__ import annotations
@@ -27,9 +26,3 @@ class CedarSchemaError(PolicyError):
     """Cedar could not read a schema."""
 
     code: ClassVar[str] = "InvalidSchema"
-
-
-class ArgumentError(PolicyError):
-    """Arguments that don't fit the type that the tool declares. The message names the property, never its value."""
-
-    code: ClassVar[str] = "InvalidArguments"

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-ContextValue = bool | int | str | list["ContextValue"] | dict[str, "ContextValue"]
+from hopgate.resources.arguments import ArgumentValue
+
+ContextValue = ArgumentValue
 
 
 class Action(StrEnum):

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
-from hopgate.policy.arguments import RecordType
+from hopgate.resources.arguments import RecordType
 
 _UNTYPED: Final = "type Arguments = {};"
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from hopgate.policy import arguments, cedar, registered, schema
+from hopgate.policy import cedar, registered, schema
 from hopgate.policy.admission import PolicyMistake
-from hopgate.policy.errors import ArgumentError
 from hopgate.policy.index import BoundRule
 from hopgate.policy.question import Action, Entity, Judgement, Question
+from hopgate.resources.arguments import NO_ARGUMENTS, ArgumentError
 from hopgate.resources.kinds import Expectation, Policy, PolicyTest
 from hopgate.resources.registry import Registry
 
@@ -49,14 +49,14 @@ def run(
     """Run the tests of `policy` against its own `rules` and nothing else; each that fails or can't be asked is a mistake."""
     judge = judge_alone([replace(rule, observed=False) for rule in rules])
     mistakes = []
-    for test in policy.tests:
+    for number, test in enumerate(policy.tests):
         try:
             allowed, why = _run_one(test, registry, judge)
         except _UnusableError as unusable:
-            mistakes.append(_mistake(policy, "InvalidTest", f"test `{test.name}`: {unusable}"))
+            mistakes.append(_mistake(policy, number, "InvalidTest", f"test `{test.name}`: {unusable}"))
             continue
         if allowed is not (test.expect is Expectation.ALLOW):
-            mistakes.append(_mistake(policy, "TestFailed", f"test `{test.name}` expects {test.expect.value}: {why}"))
+            mistakes.append(_mistake(policy, number, "TestFailed", f"test `{test.name}` expects {test.expect.value}: {why}"))
     return mistakes
 
 
@@ -79,7 +79,7 @@ def _question(test: PolicyTest, registry: Registry) -> Question:
     action = _action(test.action)
     server = registered.server(resource)
     tool = registered.declared_tool(resource, registry)
-    declared = arguments.record_type(None if tool is None else tool.input_schema)
+    declared = NO_ARGUMENTS if tool is None else tool.arguments
     context = _context(test, action, principal, resource, server)
     if action is Action.CALL_TOOL:
         context["arguments"] = declared.take(context["arguments"])
@@ -129,5 +129,6 @@ def _action(text: str) -> Action:
         raise _UnusableError(f"expected an action such as CallTool, got `{text[:200]!r}`") from None
 
 
-def _mistake(policy: Policy, code: str, message: str) -> PolicyMistake:
-    return PolicyMistake(namespace=policy.namespace, name=policy.name, line=1, column=1, code=code, message=message)
+def _mistake(policy: Policy, number: int, code: str, message: str) -> PolicyMistake:
+    path = ("spec", "tests", number)
+    return PolicyMistake(namespace=policy.namespace, name=policy.name, line=1, column=1, code=code, message=message, path=path)

@@ -30,6 +30,7 @@ from hopgate.resources.addresses import RANGES
 from hopgate.resources.kinds import Tls
 
 CAPTURE_PORT: Final = 15001
+AUTHZ_CLUSTER: Final = "authz"
 # Larger bodies are judged as incomplete; the largest prompts with pictures in them are below it.
 MAX_BODY_BYTES: Final = 1 << 20
 # One agent's connections. Each may hold MAX_BODY_BYTES while it is judged; the heap limit stands above that.
@@ -107,7 +108,7 @@ def build(spec: BootstrapSpec) -> bytes:
             "namespace": spec.namespace,
             "capture_address": "0.0.0.0",  # noqa: S104 - of the agent's own namespace
             "more_capture_addresses": ["::"],
-            "credentials": [filler.fill_piece("credential", {"authorization": f"Bearer {spec.workload_token}"})],
+            "credential_metadata": [{"key": "authorization", "value": f"Bearer {spec.workload_token}"}],
         },
     )
     given = {**common, "inbound_port": spec.inbound_port, "app_port": spec.app_port}
@@ -141,6 +142,7 @@ def common_values(filler: Filler, spec: CommonSpec, ways: Mapping[str, Value]) -
     """The template's values that both ways to run have, with `ways`, those that the chains of private authorities need as well."""
     values: dict[str, Value] = {
         "node": spec.agent,
+        "authz_cluster": AUTHZ_CLUSTER,
         "capture_port": CAPTURE_PORT,
         "admin_socket": str(spec.admin_socket),
         "trusted_ca": str(spec.trusted_ca),

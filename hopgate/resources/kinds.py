@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from hopgate.identity.names import ObjectName
+from hopgate.resources.arguments import RecordType, record_type
 
 GROUP: Final = "hopgate.dev"
 VERSION: Final = "v1alpha1"
@@ -135,10 +136,17 @@ class Agent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A declared tool. `input_schema` is JSON Schema, as MCP's `tools/list` gives it; None: not declared."""
+    """A declared tool. `input_schema` is JSON Schema, as MCP's `tools/list` gives it; None: not declared.
+
+    `arguments` is the type that it gives a call's arguments, made once.
+    """
 
     name: str
     input_schema: Mapping[str, Any] | None = None
+    arguments: RecordType = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", record_type(self.input_schema))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

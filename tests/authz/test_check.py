@@ -16,8 +16,9 @@ from authz.check import Checker, Sources
 from authz.pb import ext_authz_pb2 as pb
 from authz.request import CheckInput, SocketAddress
 from authz.server import Call
-from authz.state import State, Workload, Workloads, credential_sha256
+from authz.state import State, Workload, credential_sha256
 from authz.verdict import Reason
+from authz.workloads import HeldCredentials, Workloads
 from hopgate.audit import records
 from hopgate.audit.errors import SpoolError
 from hopgate.audit.records import Decision
@@ -71,7 +72,7 @@ class Gate:
         def workloads() -> Workloads:
             if self.inside_error is not None:
                 raise self.inside_error
-            return Workloads(alive)
+            return HeldCredentials(alive)
 
         def record(decision: Decision) -> None:
             if self.sink_error is not None:

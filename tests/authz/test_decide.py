@@ -12,6 +12,7 @@ from authz.caller import VerificationKeys
 from authz.decide import Hop, decide
 from authz.request import CheckInput, Direction
 from authz.verdict import Reason, Verdict
+from authz.workloads import Refusal
 from hopgate.identity.names import DestinationKind, DestinationName, ObjectName, User
 from hopgate.manifests import snapshots
 from hopgate.resources.kinds import DialAddress
@@ -42,7 +43,7 @@ def snapshot() -> Snapshot:
     )
 
 
-def judge(snapshot: Snapshot, check: CheckInput, agent: ObjectName | None = PLANNER, keys: VerificationKeys | None = None) -> Verdict:
+def judge(snapshot: Snapshot, check: CheckInput, agent: ObjectName | Refusal = PLANNER, keys: VerificationKeys | None = None) -> Verdict:
     return decide(Hop(check=check, workload=agent), snapshot, keys or VerificationKeys(), NOW)
 
 
@@ -111,7 +112,8 @@ def test_denies(snapshot: Snapshot, request_: dict[str, Any], reason: Reason) ->
 
 
 def test_denies_a_caller_without_a_valid_credential(snapshot: Snapshot) -> None:
-    assert judge(snapshot, outbound(snapshot, http(**tickets())), agent=None).reason is Reason.UNKNOWN_CALLER
+    verdict = judge(snapshot, outbound(snapshot, http(**tickets())), agent=Refusal(code="TokenExpired", message="the token is over"))
+    assert (verdict.reason, verdict.message) == (Reason.UNKNOWN_CALLER, "the token is over (TokenExpired)")
 
 
 def test_denies_a_caller_that_is_not_registered(snapshot: Snapshot) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from authz import dns_message, operations, strict_json, wire
+from authz import dns_message, operations, wire
 from authz.dns_message import Answer, DnsError
 from authz.operations.errors import OperationError
 from authz.request import Direction, HttpRequest
-from authz.strict_json import JsonError
 from authz.wire import WireError
 from bench import checks
+from hopgate import strict_json
 from hopgate.identity.names import DestinationKind, DestinationName, ObjectName
 from hopgate.resources.kinds import Agent, ModelProvider, Provider, Tls, Tool, ToolProtocol, ToolServer
 from hopgate.resources.registry import Destination, Protocol
@@ -89,7 +89,7 @@ def run(count: int, data: list[bytes], attempt: Callable[[bytes], Any], *allowed
 
 
 def test_strict_json_gives_a_value_or_its_error() -> None:
-    values, errors = run(40_000, BODIES, strict_json.parse, JsonError)
+    values, errors = run(40_000, BODIES, strict_json.parse, strict_json.JsonError)
     assert min(values, errors) > 1000
 
 

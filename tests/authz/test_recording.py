@@ -154,3 +154,16 @@ def test_a_trace_is_recorded_where_there_is_one(snapshot: Snapshot, values: tupl
 def test_an_ipv6_source_is_written_with_brackets(snapshot: Snapshot) -> None:
     check = replace(search(snapshot), source=SocketAddress(ip="2001:db8::1", port=7))
     assert recorded(snapshot, check).source == "[2001:db8::1]:7"
+
+
+def test_a_question_is_recorded_with_who_asked() -> None:
+    name = recording.name_question(ObjectName("demo", "planner"), "api.example", "AAAA", "NoData", "TCP", 5_000)
+    assert (name.agent, name.name, name.type, name.answer, name.transport, name.time) == (
+        "demo/planner",
+        "api.example",
+        "AAAA",
+        "NoData",
+        "TCP",
+        5,
+    )
+    assert records.table_of(name) == "names"

@@ -20,7 +20,6 @@ from authz.state import (
     State,
     StateError,
     Workload,
-    Workloads,
 )
 from hopgate.identity.errors import InvalidNameError
 from hopgate.identity.names import ObjectName
@@ -106,19 +105,5 @@ def test_refuses_a_gate_of_no_agent() -> None:
         states.upstreams(State(sequence=1, gates=(InboundGate(agent="researcher", ip="127.0.0.1", port=1),)))
 
 
-class TestWorkloads:
-    workloads = Workloads(FULL)
-
-    def test_knows_an_agent_by_its_credential(self) -> None:
-        assert self.workloads.identify("held") == ObjectName("demo", "planner")
-
-    @pytest.mark.parametrize(
-        "credential",
-        [None, "", "Held", "held ", "demo/planner", states.credential_sha256("held")],
-        ids=["none", "an empty one", "other case", "a space more", "the agent's name", "the hash itself"],
-    )
-    def test_knows_nobody_by_anything_else(self, credential: str | None) -> None:
-        assert self.workloads.identify(credential) is None
-
-    def test_a_credential_is_not_in_what_is_told(self) -> None:
-        assert b"held" not in states.encode(FULL)
+def test_a_credential_is_not_in_what_is_told() -> None:
+    assert b"held" not in states.encode(FULL)

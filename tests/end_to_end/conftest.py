@@ -17,7 +17,7 @@ from hopgate.demo import credentials
 from hopgate.demo.credentials import Issuer
 from tests.end_to_end import manifests
 from tests.end_to_end.gates import DEADLINE_SECONDS, Gate, wait
-from tests.end_to_end.upstreams import Upstream
+from tests.end_to_end.upstreams import Steps, Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,8 @@ def build(folder: Path, stack: ExitStack) -> World:
     services = subprocess.Popen((sys.executable, "-m", "hopgate.demo.services", str(outside)))
     stack.callback(services.wait, DEADLINE_SECONDS)
     stack.callback(services.terminate)
+    steps = Steps()
+    stack.callback(steps.close)
     raw, web = Upstream(), Upstream((outside / "certificate.pem", outside / "key.pem"))
     message = {"type": "text", "text": "hello"}
     usage = {"input_tokens": 1, "output_tokens": 1}
@@ -58,7 +60,13 @@ def build(folder: Path, stack: ExitStack) -> World:
     stack.callback(raw.close)
     stack.callback(web.close)
     wait((outside / "ports.json").exists, "the services listen")
-    ports = {**json.loads((outside / "ports.json").read_text()), "raw": raw.port, "web": web.port, "anthropic": anthropic.port}
+    ports = {
+        **json.loads((outside / "ports.json").read_text()),
+        "raw": raw.port,
+        "steps": steps.port,
+        "web": web.port,
+        "anthropic": anthropic.port,
+    }
     issuer = Issuer("https://login.example")
     gate = Gate(folder, manifests.world(ports=ports, authority_pem=made.authority_pem, jwks=issuer.jwks()))
     stack.callback(gate.stop)

@@ -34,7 +34,9 @@ def wait(done: Callable[[], Any], what: str) -> Any:
 class Gate:
     """A folder of manifests, a data folder, and the gate that serves them."""
 
-    def __init__(self, folder: Path, manifests: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, manifests: Mapping[str, str], *options: str) -> None:
+        """`options` go to `hopgate up`."""
+        self._options = options
         self.resources, self.data = folder / "resources", folder / "data"
         self.stderr = folder / "gate.stderr"
         self.resources.mkdir(mode=0o700)
@@ -43,7 +45,7 @@ class Gate:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = (HOPGATE, "up", "--resources", str(self.resources), "--data", str(self.data))
+        command = (HOPGATE, "up", "--resources", str(self.resources), "--data", str(self.data), *self._options)
         with self.stderr.open("wb") as stderr:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env=environment())
         wait(self.status, "the gate is up")

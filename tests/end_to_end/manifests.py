@@ -47,6 +47,14 @@ spec:
 ---
 apiVersion: hopgate.dev/v1alpha1
 kind: ToolServer
+metadata: {name: steps, namespace: demo}
+spec:
+  protocol: MCP
+  service: {name: steps, port: 80}
+  address: 127.0.0.1:${steps_port}
+---
+apiVersion: hopgate.dev/v1alpha1
+kind: ToolServer
 metadata: {name: web, namespace: demo}
 spec:
   protocol: HTTP

@@ -25,6 +25,12 @@ def test_an_mcp_client_works_and_is_told_no(world: World, mode: str) -> None:
     assert found["after"] == "#3 the logo is blue"
 
 
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_each_step_of_a_stream_arrives_before_the_next_is_sent(world: World, mode: str) -> None:
+    found = world.gate.json("demo/planner", "sdk_client.py", "mcp-steps", mode)
+    assert found == {"seen": [1, 2, 3, 4, 5], "result": "counted to 5"}
+
+
 def test_an_openai_client_works_at_its_default_address_without_a_key(world: World) -> None:
     found = world.gate.json("demo/planner", "sdk_client.py", "openai")
     assert found["plain"] == "gpt-4o-mini says: begin with the oldest ticket"

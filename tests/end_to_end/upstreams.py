@@ -1,14 +1,20 @@
-"""What stands for the outside world: HTTP servers on loopback that keep what they were sent."""
+"""What stands for the outside world: HTTP servers on loopback that keep what they were sent, and one that waits to be heard."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import ssl
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import uvicorn
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,4 +68,40 @@ class Upstream:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self._thread.join()
+
+
+class Steps:
+    """An MCP server whose tool `count` tells each step only after `acknowledge` was called for the step before.
+
+    A client that acknowledges what it sees comes to the end only where nothing on the way holds a step back.
+    """
+
+    def __init__(self) -> None:
+        server = MCPServer("steps", log_level="WARNING")
+        acknowledged = asyncio.Semaphore(0)
+
+        @server.tool()
+        async def count(to: int, context: Context[Any]) -> str:
+            for number in range(1, to + 1):
+                await context.report_progress(number, to)
+                await acknowledged.acquire()
+            return f"counted to {to}"
+
+        @server.tool()
+        async def acknowledge() -> str:
+            acknowledged.release()
+            return "go on"
+
+        app = server.streamable_http_app(
+            transport_security=TransportSecuritySettings(allowed_hosts=["steps.demo.svc", "steps.demo.svc:*", "127.0.0.1:*"])
+        )
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve([listening])), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.should_exit = True
         self._thread.join()

@@ -136,3 +136,79 @@ def test_a_union_takes_the_earlier_end_of_a_key_that_is_told_twice() -> None:
 
 def test_a_union_goes_by_the_keys_own_ids() -> None:
     assert set(keys.union([{"another id": PublicKey(KEY.public, NOW)}])) == {KEY.kid}
+
+
+class TestAnnouncing:
+    def test_the_next_key_is_published_before_it_signs_and_then_signs(self) -> None:
+        ring = KeyRing.create(NOW)
+        first = ring.signing_key(NOW).kid
+        ring.announce()
+        [successor] = set(ring.public_keys(NOW)) - {first}
+        assert ring.signing_key(NOW).kid == first
+        assert ring.signing_key(NOW + KEY_LIFE_SECONDS).kid == successor
+        assert ring.public_keys(NOW + KEY_LIFE_SECONDS)[successor].valid_until == NOW + 2 * KEY_LIFE_SECONDS + GRACE_SECONDS
+
+    def test_there_is_one_successor_at_a_time_and_another_after_it_signs(self) -> None:
+        ring = KeyRing.create(NOW)
+        ring.announce()
+        told = set(ring.public_keys(NOW))
+        ring.announce()
+        assert set(ring.public_keys(NOW)) == told
+        ring.rotate(NOW + 1)
+        assert set(ring.public_keys(NOW + 1)) == told
+        ring.announce()
+        assert len(ring.public_keys(NOW + 1)) == 3
+
+    def test_who_knew_the_announced_keys_accepts_tokens_after_the_rotation(self) -> None:
+        ring = KeyRing.create(NOW)
+        ring.announce()
+        known = keys.parse(ring.jwks(NOW))
+        later = NOW + KEY_LIFE_SECONDS
+        token = token_of(ring, later)
+        hop_token.verify(token, audience=TICKETS, issuers={ISSUER}, keys=known, now=later, binding=BINDING)
+        alone = KeyRing.create(NOW)
+        known = keys.parse(alone.jwks(NOW))
+        with pytest.raises(TokenError) as refused:
+            hop_token.verify(token_of(alone, later), audience=TICKETS, issuers={ISSUER}, keys=known, now=later, binding=BINDING)
+        assert refused.value.code == "TokenKeyUnknown"
+
+
+class TestParsing:
+    def test_gives_what_was_published(self) -> None:
+        ring = KeyRing.create(NOW)
+        ring.announce()
+        assert keys.parse(ring.jwks(NOW)) == dict(ring.public_keys(NOW))
+        assert keys.parse({"keys": []}) == {}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            pytest.param({"kid": "A" * 43}, id="an id that is not its thumbprint"),
+            pytest.param({"kid": None}, id="no id"),
+            pytest.param({"x": forge.base64url(b"short")}, id="a key of another length"),
+            pytest.param({"x": 5}, id="a key that is a number"),
+            pytest.param({"exp": None}, id="no end"),
+            pytest.param({"exp": True}, id="an end that is true"),
+            pytest.param({"exp": 1.5}, id="an end with a fraction"),
+            pytest.param({"d": "AAAA"}, id="a private part"),
+            pytest.param({"alg": "none"}, id="another algorithm"),
+            pytest.param({"crv": "Ed448"}, id="another curve"),
+            pytest.param({"use": "enc"}, id="another use"),
+        ],
+    )
+    def test_refuses_what_no_ring_publishes(self, change: dict[str, object]) -> None:
+        member = {name: value for name, value in (PublicKey(KEY.public, NOW).jwk() | change).items() if value is not None}
+        with pytest.raises(TokenError) as refused:
+            keys.parse({"keys": [member]})
+        assert refused.value.code == "TokenKeyUnknown"
+
+    @pytest.mark.parametrize("jwks", [{}, {"keys": {}}, {"keys": ["x"]}, {"keys": [None]}, {"keys": [[]]}], ids=repr)
+    def test_refuses_what_is_no_set(self, jwks: dict[str, object]) -> None:
+        with pytest.raises(TokenError):
+            keys.parse(jwks)
+
+    def test_refuses_more_than_any_ring_has(self) -> None:
+        members = [PublicKey(SigningKey.generate().public, NOW).jwk() for _ in range(keys.MAX_PUBLISHED + 1)]
+        assert len(keys.parse({"keys": members[1:]})) == keys.MAX_PUBLISHED
+        with pytest.raises(TokenError):
+            keys.parse({"keys": members})

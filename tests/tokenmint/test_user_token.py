@@ -130,7 +130,7 @@ def forged(header: dict[str, Any], signature: str = "AA") -> str:
         pytest.param(token(sub="x" * 256), "TokenUser", id="an endless user"),
         pytest.param(token(sub="alice\n"), "TokenUser", id="a user with a line end"),
         pytest.param(token(sub="\u202ealice"), "TokenUser", id="a user that reads backwards"),
-        pytest.param(token(sub="\ud800"), "TokenUser", id="a user without a UTF-8 form"),
+        pytest.param(token(sub="\ud800"), "TokenMalformed", id="a user without a UTF-8 form"),
         pytest.param(token(groups="finance"), "TokenUser", id="groups as text"),
         pytest.param(token(groups=["finance", 7]), "TokenUser", id="a group that is not text"),
         pytest.param(token(groups=["g"] * 129), "TokenUser", id="too many groups"),

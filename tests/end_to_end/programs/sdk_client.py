@@ -22,6 +22,20 @@ async def mcp_calls(mode, url="http://tickets.demo.svc/mcp"):
     return found
 
 
+async def mcp_steps(mode, url="http://steps.demo.svc/mcp"):
+    from mcp.client.client import Client
+
+    seen = []
+    async with Client(url, mode=mode) as client, Client(url, mode=mode) as other:
+
+        async def heard(progress, total, message):
+            seen.append(progress)
+            await other.call_tool("acknowledge", {})
+
+        result = await client.call_tool("count", {"to": 5}, progress_callback=heard)
+    return {"seen": seen, "result": result.content[0].text}
+
+
 def openai_calls():
     import openai
 
@@ -71,6 +85,7 @@ async def a2a_calls(url, token):
 
 CALLS = {
     "mcp": lambda mode: asyncio.run(mcp_calls(mode)),
+    "mcp-steps": lambda mode: asyncio.run(mcp_steps(mode)),
     "openai": openai_calls,
     "anthropic": anthropic_calls,
     "a2a": lambda url, token: asyncio.run(a2a_calls(url, token)),

@@ -22,10 +22,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two decisions of an hour ago and one of three hours ago, a name and a run."""
     folder = tmp_path_factory.mktemp("data")
     spool = samples.spool(folder / "spool")
-    told = {"caller": "demo/planner", "action": "CallTool", "resource": 'Tool::"demo/tickets/search"', "direction": "Outbound"}
-    spool.append(samples.decision(0xA1, **told, time=NOW - 3 * HOUR, reason="Permitted", policies=("demo/p/search",)))
-    spool.append(samples.decision(0xA2, **told, time=NOW - HOUR, reason="Permitted", user="ada", latency_us=1500))
-    spool.append(samples.decision(0xB1, time=NOW - HOUR + 1, verdict="Deny", reason="NoPermit", path="/\x1b[2J\x9bü", caller="demo/other"))
+    told = {"caller": "demo/planner", "action": "CallTool", "resource": 'Tool::"demo/tickets/search"'}
+    spool.append(samples.decision(0xA1, **told, direction="Outbound", time=NOW - 3 * HOUR, reason="Permitted", policies=("demo/p/search",)))
+    spool.append(samples.decision(0xA2, **told, direction="Mesh", time=NOW - HOUR, reason="Permitted", user="ada", latency_us=1500))
+    spool.append(
+        samples.decision(
+            0xB1, time=NOW - HOUR + 1, verdict="Deny", reason="NoPermit", direction="Inbound", path="/\x1b[2J\x9bü", caller="demo/other"
+        )
+    )
     spool.append(samples.name(time=NOW - HOUR))
     spool.append(samples.change(time=NOW - HOUR, after={"command": ["a\x1b[2J"]}))
     spool.close()
@@ -48,8 +52,8 @@ def test_lists_decisions_for_people(data: Path) -> None:
     heading, denied, allowed, first = ran.stdout.splitlines()
     assert ran.exit_code == 0
     assert heading.split()[:2] == ["time", "who"]
-    assert denied.split()[1:] == ["demo/other", "-", "out", "?", "Deny", "NoPermit", "-", "0.0", "0" * 8]
-    assert allowed.split()[1:8] == ["demo/planner", "ada", "out", "CallTool", 'Tool::"demo/tickets/search"', "Allow", "Permitted"]
+    assert denied.split()[1:] == ["demo/other", "-", "in", "?", "Deny", "NoPermit", "-", "0.0", "0" * 8]
+    assert allowed.split()[1:8] == ["demo/planner", "ada", "mesh", "CallTool", 'Tool::"demo/tickets/search"', "Allow", "Permitted"]
     assert "demo/p/search" in first
     assert ran.stderr == ""
 

@@ -50,6 +50,8 @@ def test_the_commands_are_these() -> None:
         "audit list",
         "audit show",
         "audit verify",
+        "envoy",
+        "envoy config",
         "policy",
         "policy check",
         "run",

@@ -1,4 +1,4 @@
-"""What the gate itself records of runs and of questions."""
+"""What the gate itself records of runs."""
 
 from __future__ import annotations
 
@@ -38,19 +38,6 @@ def test_a_run_is_recorded_with_what_was_opened_for_it(operation: str, before: d
     assert (change.before, change.after) == (before, after)
     assert records.table_of(change) == "changes"
     assert b"marker-secret" not in records.render(change)
-
-
-def test_a_question_is_recorded_with_who_asked() -> None:
-    name = recording.name_question(ObjectName("demo", "planner"), "api.example", "AAAA", "NoData", "TCP", 5_000)
-    assert (name.agent, name.name, name.type, name.answer, name.transport, name.time) == (
-        "demo/planner",
-        "api.example",
-        "AAAA",
-        "NoData",
-        "TCP",
-        5,
-    )
-    assert records.table_of(name) == "names"
 
 
 def test_each_record_has_an_id_of_its_own() -> None:

@@ -83,6 +83,20 @@ def test_a_mistake_of_cedar_is_told_with_its_line_in_the_file(folder: Path, kind
     assert mistake.endswith("(InvalidSyntax)")
 
 
+def test_a_failed_test_of_a_policy_is_told_with_its_own_line(folder: Path) -> None:
+    who, what = 'Hopgate::Agent::"demo/planner"', 'Hopgate::ToolServer::"demo/tickets"'
+    asked = f'principal: {who}, action: Hopgate::Action::"ListTools", resource: {what}'
+    text = policy("tested", "permit (principal, action, resource);")
+    text += "  tests:\n" + "".join(
+        f"  - {{name: {name}, {asked}, expect: {expect}}}\n" for name, expect in (("good", "Allow"), ("bad", "Deny"))
+    )
+    (folder / "tested.yaml").write_text(text, encoding="utf-8")
+    [mistake] = mistakes(folder)
+    line = text.splitlines().index(next(line for line in text.splitlines() if "bad" in line)) + 1
+    assert mistake.startswith(f"{folder / 'tested.yaml'}:{line}: spec.tests[1]: ")
+    assert mistake.endswith("(TestFailed)")
+
+
 def test_all_mistakes_are_told_sorted(folder: Path) -> None:
     for name in ("b", "a", "c"):
         (folder / f"{name}.yaml").write_text(policy(name, "permit ("), encoding="utf-8")

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from hopgate.policy import arguments, schema
+from hopgate.policy import schema
 from hopgate.policy.question import Action, ContextValue, Entity
+from hopgate.resources import arguments
 from tests.hopgate.policy import world
 
 RESOURCES = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hopgate.identity.names import DestinationKind, DestinationName, ObjectName
-from hopgate.policy import arguments, bundle, cedar, schema
+from hopgate.policy import bundle, cedar, schema
 from hopgate.policy.bundle import PolicyBundle, PolicyMistake
 from hopgate.policy.question import Action, ContextValue, Entity, Question
 from hopgate.resources.kinds import Agent, ModelProvider, Policy, PolicyMode, PolicyTest, Provider, Tls, Tool, ToolProtocol, ToolServer
@@ -141,5 +141,5 @@ def question(
 
 def misfit(asked: Question, tool: Tool | None = None) -> str | None:
     """How the question does not fit the schema (in which the tool's arguments are typed); None where it fits."""
-    text = schema.text() if tool is None else schema.for_tool(arguments.record_type(tool.input_schema))
+    text = schema.text() if tool is None else schema.for_tool(tool.arguments)
     return cedar.find_misfit(cedar.subject(asked.principal, asked.action.value, asked.resource, []), asked.context, text)

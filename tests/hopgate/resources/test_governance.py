@@ -89,6 +89,7 @@ def test_a_shadow_agent_is_free_unless_it_is_quarantined(change: Change) -> None
         pytest.param("Policy", ("spec", "tests"), [TEST, {**TEST, "expect": "Deny"}], "Repeated", [TEST], id="two tests of one name"),
         pytest.param("ClusterPolicy", ("spec", "modes"), "Observe", "UnknownField", ..., id="field misspelt"),
         pytest.param("IdentityProvider", ("spec", "issuer"), ..., "MissingField", "x", id="issuer missing"),
+        pytest.param("IdentityProvider", ("spec", "issuer"), "https://a/#b", "InvalidValue", "https://a/b", id="issuer with a fragment"),
         pytest.param("IdentityProvider", ("spec", "issuer"), "a\nb", "InvalidValue", "a", id="issuer of two lines"),
         pytest.param("IdentityProvider", ("spec", "audiences"), [], "InvalidValue", ["a"], id="no audience"),
         pytest.param("IdentityProvider", ("spec", "audiences"), ..., "MissingField", ["a"], id="audiences missing"),
@@ -98,6 +99,38 @@ def test_a_shadow_agent_is_free_unless_it_is_quarantined(change: Change) -> None
         pytest.param("IdentityProvider", ("spec", "jwksURI"), "https://[a/k", "InvalidValue", "https://[::1]/k", id="broken IPv6"),
         pytest.param("IdentityProvider", ("spec", "jwksURI"), "https://a:b/k", "InvalidValue", "https://a:1/k", id="port no number"),
         pytest.param("IdentityProvider", ("spec", "jwksURI"), "file:///k", "InvalidValue", "https://k/", id="a file"),
+        pytest.param(
+            "IdentityProvider",
+            ("spec", "jwksURI"),
+            "https://a:65536/k",
+            "InvalidValue",
+            "https://a:65535/k",
+            id="keys at a port beyond 16 bits",
+        ),
+        pytest.param(
+            "IdentityProvider",
+            ("spec", "jwksURI"),
+            "http://localhost.a/k",
+            "InvalidValue",
+            "http://LOCALHOST/k",
+            id="keys in the clear, of a name like this machine's",
+        ),
+        pytest.param(
+            "IdentityProvider", ("spec", "jwksURI"), "http://[::2]/k", "InvalidValue", "http://[::1]:80", id="keys in the clear, over IPv6"
+        ),
+        pytest.param(
+            "IdentityProvider", ("spec", "jwksURI"), "https://a/#k", "InvalidValue", "https://a/k?k=%20", id="keys with a fragment"
+        ),
+        pytest.param("IdentityProvider", ("spec", "jwksURI"), "https://@a/k", "InvalidValue", "https://a/@k", id="keys with an empty user"),
+        pytest.param("IdentityProvider", ("spec", "jwksURI"), "https://a%20b/k", "InvalidValue", "https://a-b/k", id="escape in the host"),
+        pytest.param(
+            "IdentityProvider", ("spec", "jwksURI"), "https://a\\b/k", "InvalidValue", "HTTPS://A_b/k", id="backslash in the host"
+        ),
+        pytest.param("IdentityProvider", ("spec", "jwksURI"), "https://a b/k", "InvalidValue", "https://a", id="blank in the host"),
+        pytest.param("IdentityProvider", ("spec", "jwksURI"), "//a/k", "InvalidValue", "https://1.2.3.4/k", id="no scheme"),
+        pytest.param(
+            "IdentityProvider", ("spec", "jwksURI"), "https://a/" + "k" * 2039, "InvalidValue", "https://a/" + "k" * 2038, id="too long"
+        ),
         pytest.param("IdentityProvider", ("spec", "userClaim"), "", "InvalidValue", "sub", id="user claim empty"),
         pytest.param("ShadowAgent", ("spec", "quarantine"), "yes", "WrongType", True, id="quarantine a word"),
     ],
@@ -146,6 +179,7 @@ def test_two_sources_of_keys_contradict(change: Change) -> None:
     ("keys", "path"),
     [
         pytest.param([], ("keys",), id="no key"),
+        pytest.param([KEY] * 4097, ("keys",), id="more keys than anybody has"),
         pytest.param("x", ("keys",), id="not a list"),
         pytest.param([1], ("keys", 0), id="a key that is a number"),
         pytest.param([KEY, {**KEY, "d": "MARKER"}], ("keys", 1), id="a private key"),

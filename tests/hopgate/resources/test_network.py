@@ -169,11 +169,18 @@ def test_a_prefix_can_not_break_a_header(bad: str) -> None:
         "-----BEGIN CERTIFICATE-----\nMIIB\n",
         "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----",
         "x\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+        f"-----BEGIN CERTIFICATE-----\n{'MIIB' * 65536}\n-----END CERTIFICATE-----",
     ],
-    ids=["words", "cut off", "empty block", "words before"],
+    ids=["words", "cut off", "empty block", "words before", "beyond 256 KiB"],
 )
 def test_a_bundle_is_certificates_and_nothing_else(bad: str) -> None:
     assert _refusal(network.ca_bundle, bad)[0] == "InvalidCertificate"
+
+
+def test_a_bundle_may_be_a_whole_systems_and_is_kept_without_blanks_around_its_lines() -> None:
+    block = f"-----BEGIN CERTIFICATE-----\n{'MIIB' * 65000}\n-----END CERTIFICATE-----\n"
+
+    assert network.ca_bundle(Field(f"\n  {block}\t\n", (), [])) == block
 
 
 def test_a_private_key_in_a_bundle_is_named_and_not_shown() -> None:

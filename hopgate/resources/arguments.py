@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from hopgate.policy.errors import ArgumentError
-from hopgate.policy.question import ContextValue
+# What Cedar can hold of JSON.
+ArgumentValue = bool | int | str | list["ArgumentValue"] | dict[str, "ArgumentValue"]
 
 # Cedar's Long.
 _MIN_LONG: Final = -(2**63)
@@ -25,6 +25,10 @@ _MAX_LONG: Final = 2**63 - 1
 MAX_DEPTH: Final = 8
 # Printable ASCII without `"` and `\`: the name goes between quotes in the schema's text.
 _NAME = re.compile(r"(?!__)[ !#-\[\]-~]{1,100}")
+
+
+class ArgumentError(ValueError):
+    """Arguments that don't fit the type that the tool declares. The message names the property, never its value."""
 
 
 class Scalar(Enum):
@@ -38,7 +42,7 @@ class Scalar(Enum):
         """The type in Cedar's schema syntax."""
         return self.value
 
-    def take(self, value: object, path: str) -> ContextValue:
+    def take(self, value: object, path: str) -> ArgumentValue:
         """The value as one of this type. Raises ArgumentError."""
         if self is Scalar.INTEGER:
             if isinstance(value, int) and not isinstance(value, bool):
@@ -69,7 +73,7 @@ class SetType:
         """The type in Cedar's schema syntax."""
         return f"Set<{self.element.cedar()}>"
 
-    def take(self, value: object, path: str) -> ContextValue:
+    def take(self, value: object, path: str) -> ArgumentValue:
         """The value as one of this type. Raises ArgumentError."""
         if not isinstance(value, list):
             raise ArgumentError(f"argument `{path}` should be an array")
@@ -88,7 +92,7 @@ class RecordType:
         attributes = (f'"{name}"{"" if name in self.required else "?"}: {kind.cedar()}' for name, kind in sorted(self.properties.items()))
         return f"{{{', '.join(attributes)}}}"
 
-    def take(self, value: object, path: str = "") -> dict[str, ContextValue]:
+    def take(self, value: object, path: str = "") -> dict[str, ArgumentValue]:
         """The exposed properties of `value`, and no others. Raises ArgumentError."""
         if not isinstance(value, Mapping):
             raise ArgumentError(f"argument `{path}` should be an object" if path else "the arguments should be an object")
@@ -105,11 +109,6 @@ NO_ARGUMENTS: Final = RecordType(properties={}, required=frozenset())
 def record_type(tool_schema: Mapping[str, Any] | None) -> RecordType:
     """The type that a tool's input schema (JSON Schema, None: not declared) gives its arguments. Raises nothing."""
     return NO_ARGUMENTS if tool_schema is None else _record(tool_schema, MAX_DEPTH)
-
-
-def typed_arguments(tool_schema: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> dict[str, ContextValue]:
-    """`context.arguments` of one call of the tool. Raises ArgumentError."""
-    return record_type(tool_schema).take(arguments)
 
 
 def _record(schema: Mapping[str, Any], depth: int) -> RecordType:

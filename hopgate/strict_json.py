@@ -23,8 +23,6 @@ _NEITHER_BRACKET_NOR_QUOTE: Final = bytes(byte for byte in range(256) if byte no
 class JsonError(ValueError):
     """The bytes are not JSON that everybody reads alike. The message holds nothing of them."""
 
-    code = "BodyMalformed"
-
 
 def parse(body: bytes) -> Any:
     """The value that `body` holds. Raises JsonError."""

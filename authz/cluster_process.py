@@ -1,0 +1,272 @@
+"""The authz process of a cluster: beside the one of one machine (`authz.process`), whose checker and records it shares.
+
+It answers checks over TLS once it knows the resources, the pods, the API server's keys and the other processes' keys, and once they can
+know its own; it says so to probes. When it is told to end it says "not ready" first, answers on until every connection has come to its
+end, and then goes: no check is lost. Whatever it watches may fall silent for hours: what it knew last stays in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from authz import cluster_names, dns_sockets, process, recording, upstream_names
+from authz.cluster_state import ClusterState
+from authz.mesh import NO_MESH, Mesh
+from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
+from authz.shared_resolver import SharedResolver
+from authz.tls_files import TlsFiles
+from authz.upstream_names import MachineNames, Resolve, UpstreamNames
+from authz.workloads_cluster import ClusterWorkloads
+from hopgate.audit.spool import Durability, Spool
+from hopgate.identity.names import ObjectName
+from hopgate.kubernetes import keys as published_keys
+from hopgate.kubernetes.keys import AuthzPods, PodReference
+from hopgate.snapshot import Snapshot
+from tokenmint.keys import KeyRing
+from tokenmint.shared_keys import SharedKeys
+
+_log = logging.getLogger("authz")
+
+# How long it takes until nobody leads new connections to a pod that is not ready: kubelet, EndpointSlice, kube-proxy.
+NOTICE_SECONDS: Final = 5.0
+# The other processes see a key as soon as this one does, give or take; a token that comes before its key is refused.
+SETTLE_SECONDS: Final = 2.0
+# Keys that the API server takes away must go here too, also when no token asks for others.
+JWKS_SECONDS: Final = 60.0
+PUBLISH_SECONDS: Final = 15.0
+RETRY_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.05
+
+
+class Listener(Protocol):
+    """Is told the objects of one kind: all of them first, and again whenever the watch had to begin anew; then each change."""
+
+    def listed(self, manifests: Iterable[Mapping[str, Any]], /) -> None:
+        """All objects there are."""
+
+    def changed(self, manifest: Mapping[str, Any], /) -> None:
+        """One that is new or changed."""
+
+    def removed(self, manifest: Mapping[str, Any], /) -> None:
+        """One that is gone."""
+
+
+class Api(Protocol):
+    """What the process asks of the API server. Listeners are called in the event loop; following ends only by cancelling."""
+
+    async def follow_pods(self, listener: Listener, /) -> None:
+        """Tell all pods of the cluster, and every change."""
+
+    async def follow_leases(self, namespace: str, label: str, listener: Listener, /) -> None:
+        """Tell the Leases of a namespace with a label (`KEY=VALUE`), and every change."""
+
+    async def follow_snapshots(self, on_change: Callable[[Snapshot], None], /) -> None:
+        """Tell each snapshot of the resources, the first once every kind is known."""
+
+    async def read_jwks(self) -> Mapping[str, Any]:
+        """The JWK Set of `/openid/v1/jwks`. Raises OSError when it can't be read now."""
+
+    async def put_lease(self, manifest: Mapping[str, Any], /) -> None:
+        """Make the Lease, or replace the one of its name. Raises OSError when it can't be written now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the process is run. Addresses are `IP:PORT`; `pod` and `service_account` are its own, as the cluster knows it."""
+
+    pod: PodReference
+    service_account: str
+    issuer: str
+    audience: str
+    listen: str
+    health: str
+    resolver: str
+    certificate: Path
+    private_key: Path
+    spool: Path
+    cluster_domain: str = "cluster.local"
+    mesh: Mesh = NO_MESH
+    connection_seconds: float = CONNECTION_SECONDS
+    notice_seconds: float = NOTICE_SECONDS
+    settle_seconds: float = SETTLE_SECONDS
+
+
+class ClusterProcess:
+    """One process. `run` until told to `end`."""
+
+    def __init__(self, settings: Settings, api: Api, *, outside: Resolve | None = None, inside: Resolve | None = None) -> None:
+        """`outside` and `inside` resolve outside names and services (default: as this machine does). Raises TlsFilesError, AuditError."""
+        self._settings = settings
+        self._api = api
+        self._ending = asyncio.Event()
+        self._keys_asked = asyncio.Event()
+        self._serving = False
+        self._ring = KeyRing.create(int(time.time()))
+        self._published: Mapping[str, Any] | None = None
+        self.keys = SharedKeys(self._ring)
+        self.workloads = ClusterWorkloads(issuer=settings.issuer, audience=settings.audience, request_keys=self._keys_asked.set)
+        self.state = ClusterState(
+            workloads=self.workloads,
+            keys=self.keys,
+            authz=AuthzPods(namespace=settings.pod.namespace, service_account=settings.service_account),
+            pod=settings.pod,
+            clock=time.time,
+            mesh=settings.mesh,
+        )
+        machine = MachineNames()
+        self._outside = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=outside or machine)
+        self._inside = UpstreamNames(
+            self.state.services,
+            on_change=self.state.inside_changed,
+            resolve=inside or _in_domain(machine, settings.cluster_domain),
+            keep=upstream_names.inside,
+        )
+        files = TlsFiles(settings.certificate, settings.private_key)
+        self._spool = Spool(settings.spool, process.new_writer(), clock=time.time, durability=Durability.WRITE)
+        self.checker = process.checker_of(self.state, self.keys, self._spool)
+        self._server = Server(
+            self.checker.check,
+            TlsListener(address=settings.listen, files=files, ready=lambda: self.ready, connection_seconds=settings.connection_seconds),
+        )
+        self._health = HealthServer(lambda: self.ready, settings.health)
+        self._resolver = SharedResolver(lambda: self.state.snapshot.registry, whose=self.state.agent_at, record=self._record_name)
+        self.resolver_port = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether checks should be led here: they are answered rightly, and will be for a while."""
+        return self._serving and not self._ending.is_set()
+
+    @property
+    def port(self) -> int:
+        """Where checks are answered."""
+        return self._server.port
+
+    @property
+    def health_port(self) -> int:
+        """Where probes are answered without TLS."""
+        return self._health.port
+
+    def end(self) -> None:
+        """Let `run` end in an orderly way."""
+        self._ending.set()
+
+    async def run(self) -> None:
+        """Serve until `end`. Raises what broke one of its parts; the API server's absence breaks none."""
+        try:
+            async with asyncio.TaskGroup() as parts:
+                running = [parts.create_task(part) for part in self._parts()]
+                await self._health.start()
+                await self._serve()
+                for task in running:
+                    task.cancel()
+        finally:
+            await self._server.stop(0)
+            await self._resolver.stop()
+            await self._health.stop()
+            self._spool.close()
+
+    def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        namespace = self._settings.pod.namespace
+        label = f"{published_keys.LABEL}={published_keys.LABEL_VALUE}"
+        return (
+            self._api.follow_pods(self.state.pods),
+            self._api.follow_leases(namespace, label, self.state.leases),
+            self._api.follow_snapshots(self._snapshot_changed),
+            self._outside.run(),
+            self._inside.run(),
+            self._repeat(self._read_jwks, JWKS_SECONDS, self._keys_asked),
+            self._repeat(self._publish, PUBLISH_SECONDS, asyncio.Event()),
+        )
+
+    async def _serve(self) -> None:
+        if not await self._known():
+            return
+        await self._server.start()
+        ip, _, port = self._settings.resolver.rpartition(":")
+        sockets = dns_sockets.open_at(ip.strip("[]"), int(port))
+        await self._resolver.start(sockets)
+        self.resolver_port = sockets.port
+        self._serving = True
+        _log.info("checks are answered at port %d", self.port)
+        await self._ending.wait()
+        await self._server.drain(self._settings.notice_seconds)
+
+    async def _known(self) -> bool:
+        """Wait until all is known that checks need; false when told to end before."""
+        said: tuple[str, ...] = ()
+        while missing := self.state.missing:
+            if missing != said:
+                _log.info("waiting for %s", ", ".join(missing))
+                said = missing
+            if await self._ends_within(_POLL_SECONDS):
+                return False
+        return not await self._ends_within(self._settings.settle_seconds)
+
+    async def _ends_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _record_name(self, agent: ObjectName, name: str, kind: str, answer: str, transport: str) -> None:
+        self._spool.append(recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
+
+    def _snapshot_changed(self, snapshot: Snapshot) -> None:
+        self.state.snapshot_changed(snapshot)
+        self._outside.refresh()
+        self._inside.refresh()
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float, asked: asyncio.Event) -> None:
+        """Do it every so often, and when asked; soon again when it failed."""
+        while True:
+            asked.clear()
+            wait = seconds
+            try:
+                await work()
+            except OSError as error:
+                _log.warning("the API server could not be asked: %s", error)
+                wait = RETRY_SECONDS
+            try:
+                async with asyncio.timeout(wait):
+                    await asked.wait()
+            except TimeoutError:
+                continue
+
+    async def _read_jwks(self) -> None:
+        self.state.jwks_read(await self._api.read_jwks())
+
+    async def _publish(self) -> None:
+        """Publish the keys where the API server has others, or none; the next key always among them, long before it signs."""
+        now = time.time()
+        self._ring.announce()
+        jwks = self._ring.jwks(int(now))
+        if jwks != self._published or (self.state.leases.objects is not None and not self.state.is_published):
+            await self._api.put_lease(published_keys.manifest(self._settings.pod, jwks, now))
+            self._published = jwks
+
+
+def _in_domain(resolve: Resolve, cluster_domain: str) -> Resolve:
+    async def ask(host: str) -> Iterable[str]:
+        return await resolve(cluster_names.asked(host, cluster_domain))
+
+    return ask
+
+
+async def serve(settings: Settings, api: Api) -> int:
+    """Run until SIGTERM or SIGINT. Returns the process's exit code."""
+    running = ClusterProcess(settings, api)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.end)
+    await running.run()
+    return 0

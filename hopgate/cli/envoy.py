@@ -1,0 +1,64 @@
+"""`hopgate envoy config`: what an Envoy that is already there needs to ask this gate."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+
+from hopgate.cli.data import default_data_folder
+
+_BELONGS = {
+    "http_connection_manager": "in the HTTP connection manager, so that what is judged is what the upstream sees",
+    "http_filters": "in its `http_filters`, before the router and before whatever acts on a request",
+    "network_filters": "in place of the above where TLS is passed through: before the tcp_proxy, which needs `upstream_connect_mode`",
+    "route": "on each route (or virtual host) that leads to the destination",
+    "clusters": "in `static_resources`",
+    "secrets": "in `static_resources`; Envoy must be able to read the file",
+}
+
+
+@click.group(epilog="Example: hopgate envoy config --destination ToolServer:demo/tickets")
+def group() -> None:
+    """For those who run Envoy already."""
+
+
+@group.command(epilog="Example: hopgate envoy config --destination ToolServer:demo/tickets > hopgate.yaml")
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=default_data_folder, show_default=True, help="The data folder of the gate."
+)
+@click.option(
+    "--destination",
+    callback=lambda _context, _option, given: None if given is None else _destination(given),
+    help="What this Envoy's routes lead to, KIND:NAMESPACE/NAME. Without it, Host or SNI names the destination.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def config(data: Path, destination: str | None, *, as_json: bool) -> None:
+    """Print the filters, headers and limits with which an Envoy of yours asks the gate that `hopgate up` runs.
+
+    The caller is the peer whose client certificate your Envoy verified (`require_client_certificate`), by its SPIFFE ID, so start the
+    gate with `--mesh-trust-domain`. Each part is printed under the name of where it belongs. Exit code 0: printed; 2: wrong usage.
+    """
+    from hopgate.local import folders, mesh_credential  # noqa: PLC0415 - --help needs none of them
+    from hopgate.manifests import document  # noqa: PLC0415
+    from hopgate.proxy import mesh_bootstrap  # noqa: PLC0415
+
+    spec = mesh_bootstrap.MeshSpec(
+        authz_socket=folders.run_base(data) / folders.SHARED_GATE / folders.AUTHZ_SOCKET,
+        credential_file=data.resolve() / mesh_credential.FILE,
+        destination=destination,
+    )
+    parts = {name: part for name, part in mesh_bootstrap.build_mesh(spec).items() if part}
+    if as_json:
+        click.echo(json.dumps(parts))
+        return
+    for name, part in parts.items():
+        click.echo(f"# {_BELONGS[name]}\n{document.write({name: part})}")
+
+
+def _destination(text: str) -> str:
+    if re.fullmatch(r"(Agent|ToolServer|ModelProvider):[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}", text) is None:
+        raise click.BadParameter(f"expected KIND:NAMESPACE/NAME such as `ToolServer:demo/tickets`, got `{text[:80]}`")
+    return text

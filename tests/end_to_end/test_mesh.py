@@ -1,0 +1,248 @@
+"""A plain Envoy with what `hopgate envoy config` prints: the caller is the peer that Envoy verified, and nothing that the caller wrote."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from hopgate.local import envoy_process
+from hopgate.manifests import document
+from hopgate.proxy import bootstrap
+from tests.authz.requests import tool_call
+from tests.end_to_end.gates import DEADLINE_SECONDS, HOPGATE, Gate, environment, wait
+from tests.end_to_end.mesh_authority import Authority
+from tests.end_to_end.upstreams import Upstream
+
+pytestmark = [pytest.mark.root, pytest.mark.envoy]
+
+HOST = "tools.example.org"
+KEY_OF_THE_UPSTREAM = "made-up-key-of-the-upstream"
+PLANNER = "spiffe://example.org/ns/demo/sa/planner"
+MANIFESTS = """
+apiVersion: hopgate.dev/v1alpha1
+kind: Agent
+metadata: {name: planner, namespace: demo}
+---
+apiVersion: hopgate.dev/v1alpha1
+kind: ToolServer
+metadata: {name: tools, namespace: demo}
+spec:
+  protocol: MCP
+  hosts: [tools.example.org]
+  tls: Disabled
+  address: 127.0.0.1:1
+  credential: {secretRef: {name: tools, key: apiKey}, header: x-api-key}
+---
+apiVersion: hopgate.dev/v1alpha1
+kind: ToolServer
+metadata: {name: others, namespace: demo}
+spec:
+  protocol: MCP
+  hosts: [others.example.org]
+  tls: Disabled
+  address: 127.0.0.1:2
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: tools, namespace: demo}
+stringData: {apiKey: made-up-key-of-the-upstream}
+---
+apiVersion: hopgate.dev/v1alpha1
+kind: Policy
+metadata: {name: planner, namespace: demo}
+spec:
+  cedar: |
+    @id("search")
+    permit (principal == Hopgate::Agent::"demo/planner", action == Hopgate::Action::"CallTool", resource)
+    when { resource == Hopgate::Tool::"demo/tools/search" || resource == Hopgate::Tool::"demo/others/search" };
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """A gate, an Envoy that asks it, an upstream behind that Envoy, and who there is."""
+
+    gate: Gate
+    port: int
+    upstream: Upstream
+    folder: Path
+    people: dict[str, tuple[str, str]]
+
+    def call(self, who: str, tool: str = "search", *, host: str = HOST, path: str = "/mcp", **headers: str) -> tuple[int, dict[str, Any]]:
+        """The status and the JSON that `who` gets for one tool call."""
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
+        context.load_cert_chain(*self.people[who])
+        context.check_hostname = False
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS, context=context)
+        try:
+            named = {"host": host, "content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+            connection.request("POST", path, json.dumps(tool_call(tool, {})), named)
+            response = connection.getresponse()
+            body = response.read()
+            return response.status, json.loads(body) if body.startswith(b"{") else {}
+        finally:
+            connection.close()
+
+    def reason(self) -> tuple[str, str, str]:
+        """Direction, caller and reason of the last decision."""
+        record = max(self.gate.records(), key=lambda record: record["time"])
+        return record["direction"], record["caller"], record["reason"]
+
+
+def bootstrap_of_somebody(port: int, upstream: int, folder: Path, printed: dict[str, Any]) -> dict[str, Any]:
+    """An Envoy's own listener with mutual TLS, route and cluster, with what was printed in its places."""
+    types = "type.googleapis.com/envoy.extensions"
+    pair = {"certificate_chain": {"filename": str(folder / "envoy.pem")}, "private_key": {"filename": str(folder / "envoy.key")}}
+    tls = {
+        "@type": f"{types}.transport_sockets.tls.v3.DownstreamTlsContext",
+        "require_client_certificate": True,
+        "common_tls_context": {"tls_certificates": [pair], "validation_context": {"trusted_ca": {"filename": str(folder / "ca.pem")}}},
+    }
+    router = {"name": "router", "typed_config": {"@type": f"{types}.filters.http.router.v3.Router"}}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "tools"}, **printed.get("route", {})}
+    manager = {
+        "@type": f"{types}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "own",
+        **printed["http_connection_manager"],
+        "http_filters": [*printed["http_filters"], router],
+        "route_config": {"virtual_hosts": [{"name": "tools", "domains": ["*"], "routes": [route]}]},
+    }
+    chain = {"transport_socket": {"name": "tls", "typed_config": tls}, "filters": [{"name": "http", "typed_config": manager}]}
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": upstream}}}}
+    own = {"name": "tools", "type": "STATIC", "load_assignment": {"cluster_name": "tools", "endpoints": [{"lb_endpoints": [endpoint]}]}}
+    return {
+        "static_resources": {
+            "listeners": [{"name": "own", "address": address, "filter_chains": [chain]}],
+            "clusters": [own, *printed["clusters"]],
+            "secrets": printed["secrets"],
+        }
+    }
+
+
+def print_config(gate: Gate, *options: str) -> dict[str, Any]:
+    """What the command prints, read back; as YAML and as JSON it is the same."""
+    command = (HOPGATE, "envoy", "config", "--data", str(gate.data), *options)
+    texts = [
+        subprocess.run((*command, *form), capture_output=True, text=True, check=True, env=environment()).stdout
+        for form in ((), ("--json",))
+    ]
+    [shown] = document.read(texts[0].encode()).documents
+    assert shown.value == json.loads(texts[1])
+    return dict(json.loads(texts[1]))
+
+
+def start(folder: Path, stack: ExitStack, *options: str) -> Mesh:
+    folder.mkdir(exist_ok=True)
+    authority = Authority(folder)
+    authority.issue("envoy", x509.DNSName(HOST))
+    names: dict[str, x509.GeneralName] = {
+        "planner": x509.UniformResourceIdentifier(PLANNER),
+        "stranger": x509.UniformResourceIdentifier(PLANNER.replace("planner", "stranger")),
+        "elsewhere": x509.UniformResourceIdentifier(PLANNER.replace("example.org", "example.net")),
+        "nameless": x509.DNSName("planner.demo.svc"),
+    }
+    people = {who: authority.issue(who, name) for who, name in names.items()}
+    upstream = Upstream()
+    stack.callback(upstream.close)
+    gate = Gate(folder, {"all.yaml": MANIFESTS}, "--mesh-trust-domain", "example.org")
+    stack.callback(gate.stop)
+    gate.start()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    configuration = json.dumps(bootstrap_of_somebody(port, upstream.port, folder, print_config(gate, *options)))
+    bootstrap.check(configuration.encode())
+    (folder / "own.json").write_text(configuration)
+    command = (str(envoy_process.find()), "--config-path", str(folder / "own.json"), "--disable-hot-restart", "--concurrency", "1")
+    with (folder / "own.log").open("wb") as log:
+        envoy = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    stack.callback(envoy.wait, DEADLINE_SECONDS)
+    stack.callback(envoy.terminate)
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait(listens, "the Envoy listens")
+    return Mesh(gate=gate, port=port, upstream=upstream, folder=folder, people=people)
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """An Envoy whose requests say by their Host where they lead."""
+    with ExitStack() as stack:
+        yield start(tmp_path_factory.mktemp("mesh"), stack)
+
+
+def test_a_permitted_call_of_a_peer_reaches_the_upstream_with_its_key_and_without_the_callers(mesh: Mesh) -> None:
+    status, answer = mesh.call("planner", authorization="Bearer mine", x_hopgate_token="forged", x_api_key="mine")
+    assert (status, answer["result"]) == (200, {"upstream": True})
+    received = mesh.upstream.received[-1]
+    assert received.values("x-api-key") == [KEY_OF_THE_UPSTREAM]
+    assert received.values("authorization") == received.values("x-hopgate-token") == []
+    assert mesh.reason() == ("Mesh", "demo/planner", "Permitted")
+
+
+@pytest.mark.parametrize(
+    ("who", "how", "reason"),
+    [
+        ("stranger", {}, "UnknownCaller"),
+        ("elsewhere", {}, "UnknownCaller"),
+        ("nameless", {}, "UnknownCaller"),
+        ("planner", {"tool": "delete"}, "NoPermit"),
+        ("planner", {"path": "/admin"}, "PathMismatch"),
+        ("planner", {"host": "evil.example.org"}, "UnknownDestination"),
+    ],
+    ids=["an account of no agent", "another trust domain", "no SPIFFE ID", "a tool not permitted", "another path", "another host"],
+)
+def test_what_differs_in_one_fact_is_denied_and_never_arrives(mesh: Mesh, who: str, how: dict[str, str], reason: str) -> None:
+    arrived = len(mesh.upstream.received)
+    forged = {"x_forwarded_client_cert": f"URI={PLANNER}", "x_hopgate_direction": "outbound", "authorization": "Bearer x"}
+    assert mesh.call(who, **how, **forged)[0] == 403
+    assert mesh.reason()[2] == reason
+    assert len(mesh.upstream.received) == arrived
+    assert mesh.call("planner")[0] == 200
+
+
+def test_an_envoy_before_one_destination_takes_no_other(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        pinned = start(tmp_path / "pinned", stack, "--destination", "ToolServer:demo/tools")
+        assert pinned.call("planner")[0] == 200
+        assert pinned.call("planner", host="others.example.org")[0] == 403
+        assert pinned.reason() == ("Mesh", "demo/planner", "HostMismatch")
+
+
+def test_without_a_gate_nothing_passes_and_with_another_credential_nobody(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        mesh = start(tmp_path / "mesh", stack)
+        assert mesh.call("planner")[0] == 200
+        mesh.gate.stop()
+        assert mesh.call("planner")[0] == 503
+        (mesh.gate.data / "mesh-credential").write_text("another-credential-of-more-than-32-characters")
+        mesh.gate.start()
+        assert mesh.call("planner")[0] == 403
+        assert mesh.reason()[2] == "UnknownCaller"
+        assert len(mesh.upstream.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(("--mesh-trust-domain", "Example.org/x"), "trust domain"), (("--mesh-trust-domain",), "requires an argument")],
+    ids=["another form", "none"],
+)
+def test_a_trust_domain_that_is_none_is_refused(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    command = (HOPGATE, "up", "--resources", str(tmp_path), "--data", str(tmp_path / "data"), *options)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 2
+    assert said in done.stderr
