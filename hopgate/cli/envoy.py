@@ -43,14 +43,14 @@ def config(data: Path, destination: str | None, *, as_json: bool) -> None:
     """
     from hopgate.local import folders, mesh_credential  # noqa: PLC0415 - --help needs none of them
     from hopgate.manifests import document  # noqa: PLC0415
-    from hopgate.proxy import mesh_config  # noqa: PLC0415
+    from hopgate.proxy import mesh_bootstrap  # noqa: PLC0415
 
-    spec = mesh_config.MeshSpec(
+    spec = mesh_bootstrap.MeshSpec(
         authz_socket=folders.run_base(data) / folders.SHARED_GATE / folders.AUTHZ_SOCKET,
         credential_file=data.resolve() / mesh_credential.FILE,
         destination=destination,
     )
-    parts = mesh_config.build(spec)
+    parts = {name: part for name, part in mesh_bootstrap.build_mesh(spec).items() if part}
     if as_json:
         click.echo(json.dumps(parts))
         return

@@ -14,6 +14,7 @@ import click
 
 import hopgate
 from hopgate.local.errors import LocalError
+from hopgate.proxy.errors import ProxyError
 
 _COMMANDS: Final = {
     "audit": ("hopgate.cli.audit", "group"),
@@ -53,7 +54,7 @@ def main() -> None:
     """Run the command line; an error for a person goes to standard error with its code and its remedy."""
     try:
         commands(prog_name="hopgate")
-    except LocalError as error:
+    except (LocalError, ProxyError) as error:
         click.echo(f"hopgate: {error} ({error.code})", err=True)
         if error.remedy:
             click.echo(f"  to mend it: {error.remedy}", err=True)

@@ -140,12 +140,13 @@ def _with_gate(pod: Mapping[str, Any], own: Fields, namespace: NamespaceFacts, s
     annotations = metadata["annotations"] = dict(metadata.get("annotations") or {})
     metadata["labels"] = {**(metadata.get("labels") or {}), INJECTED_LABEL: "true"}
     annotations[DIGEST_ANNOTATION] = digest(settings)
+    spec["serviceAccountName"] = spec.get("serviceAccountName") or "default"  # as Kubernetes does, which takes no token without it
     keep = frozenset(name.strip() for name in annotations.get(KEEP_ENV_ANNOTATION, "").split(","))
     apps = injection_app.all_containers(spec)
     for container in apps:
         injection_app.change(container, providers=namespace.providers, keep=keep)
     plan = Plan(
-        agent=f"{namespace.name}/{spec.get('serviceAccountName') or 'default'}",
+        agent=f"{namespace.name}/{spec['serviceAccountName']}",
         proxy_uid=settings.proxy_uid,
         authz_addresses=settings.authz_addresses,
         authz_name=settings.authz_name,

@@ -108,7 +108,7 @@ def build(spec: BootstrapSpec) -> bytes:
             "namespace": spec.namespace,
             "capture_address": "0.0.0.0",  # noqa: S104 - of the agent's own namespace
             "more_capture_addresses": ["::"],
-            "credentials": [filler.fill_piece("credential", {"authorization": f"Bearer {spec.workload_token}"})],
+            "credential_metadata": [{"key": "authorization", "value": f"Bearer {spec.workload_token}"}],
         },
     )
     given = {**common, "inbound_port": spec.inbound_port, "app_port": spec.app_port}
@@ -141,8 +141,8 @@ class CommonSpec:
 def common_values(filler: Filler, spec: CommonSpec, ways: Mapping[str, Value]) -> dict[str, Value]:
     """The template's values that both ways to run have, with `ways`, those that the chains of private authorities need as well."""
     values: dict[str, Value] = {
-        "authz_cluster": AUTHZ_CLUSTER,
         "node": spec.agent,
+        "authz_cluster": AUTHZ_CLUSTER,
         "capture_port": CAPTURE_PORT,
         "admin_socket": str(spec.admin_socket),
         "trusted_ca": str(spec.trusted_ca),

@@ -66,7 +66,7 @@ def build(plan: Plan, network: PodNetwork, files: PodFiles) -> bytes:
     values = bootstrap.common_values(
         filler,
         CommonSpec(agent=plan.agent, admin_socket=files.admin_socket, trusted_ca=files.system_roots, max_heap_bytes=plan.max_heap_bytes),
-        {"namespace": None, "capture_address": loopbacks[0], "more_capture_addresses": [*loopbacks[1:]], "credentials": []},
+        {"namespace": None, "capture_address": loopbacks[0], "more_capture_addresses": [*loopbacks[1:]], "credential_metadata": []},
     )
     values |= {
         "inbound_port": sidecar.INBOUND_PORT,

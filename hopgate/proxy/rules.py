@@ -95,6 +95,8 @@ def _entrance(ports: PodPorts) -> list[Message]:
         netlink.rule(TABLE, "entrance", netlink.translated(), netlink.verdict(ACCEPT)),
         netlink.rule(TABLE, "entrance", _TCP, health, netlink.verdict(ACCEPT)),
         netlink.rule(TABLE, "entrance", netlink.neighbour_discovery(), netlink.verdict(ACCEPT)),
+        # What the redirect left as it was: a connection to the inbound gate's own port.
+        netlink.rule(TABLE, "entrance", _TCP, netlink.reject_reset()),
         netlink.chain(TABLE, "inbound", "nat", hook=HOOK_PREROUTING, priority=NAT_PRIORITY, policy=ACCEPT),
         netlink.rule(TABLE, "inbound", netlink.arrives_by_loopback(), netlink.verdict(ACCEPT)),
         netlink.rule(TABLE, "inbound", _TCP, health, netlink.verdict(ACCEPT)),

@@ -210,7 +210,7 @@ def test_a_pod_without_ipv6_is_captured_too(tmp_path: Path) -> None:
     with pods.made(ipv6=False) as pod:
         pod.capture(pods.plan(), files := pods.files_below(tmp_path), addresses=POD4)
         listeners = json.loads(files.bootstrap.read_bytes())["static_resources"]["listeners"]
-        assert {found["address"]["socket_address"]["address"] for found in listeners} == {"127.0.0.1", "0.0.0.0"}  # noqa: S104 - compared, not bound
+        assert {found["address"]["socket_address"]["address"] for found in listeners} == {"127.0.0.1", "0.0.0.0"}  # noqa: S104 - of the pod
         assert not any(found.get("additional_addresses") for found in listeners)
         assert send(pod, APP_UID, socket.AF_INET, socket.SOCK_DGRAM, ELSEWHERE[socket.AF_INET], 443) == "PermissionError"
 
