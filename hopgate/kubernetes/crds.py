@@ -268,7 +268,7 @@ def _root(definition: Definition) -> Schema:
     # Kubernetes takes a name with a label of more than 63 characters, which no DNS name can have.
     short_labels = rule(
         f"self.metadata.name.matches({schemas.cel(schemas.whole(names.SUBDOMAIN.pattern))})",
-        "expected a name in lower case whose parts between dots have at most 63 characters",
+        "expected a `metadata.name` whose parts between dots have at most 63 characters",
     )
     return schemas.mapping(definition.description, properties, required=required, **{"x-kubernetes-validations": [short_labels]})
 
@@ -301,7 +301,7 @@ def _condition_schema() -> Schema:
 
 
 def to_yaml(value: Schema) -> str:
-    """A mapping as YAML in block form; every string that could be read as anything else is in quotes."""
+    """A mapping of printable texts as YAML in block form; every string that could be read as anything else is in quotes."""
     return "\n".join(_lines(value)) + "\n"
 
 

@@ -50,7 +50,8 @@ def tool_server() -> Schema:
         "tools": schemas.named_list("Its tools, with protocol `MCP` and not with tls `Sealed`.", _tool()),
     }
     rules = [
-        rule("has(self.service) != has(self.hosts)", "expected exactly one of `service` and `hosts`"),
+        rule("has(self.service) || has(self.hosts)", "expected exactly one of `service` and `hosts`, got neither", at="hosts"),
+        rule("!(has(self.service) && has(self.hosts))", "expected exactly one of `service` and `hosts`, got both", at="service"),
         rule("!(has(self.service) && has(self.port))", "expected no `port` beside `service`, which has its own", at="port"),
         *_upstream_rules("has(self.tls) ? self.tls == 'Open' : !has(self.service)"),
         rule(

@@ -99,6 +99,7 @@ class ApiServer:
         self._flags = tuple(flags)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: list[ApiClient] = []
+        self._own_client: ApiClient | None = None
         self._namespaces = itertools.count(1)
         # PR_SET_PDEATHSIG goes by the thread that forked: one thread starts every process, and lives as long as they may.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="cluster")
@@ -178,14 +179,15 @@ class ApiServer:
         kubeconfig.write_text(json.dumps(content))
         return User(name=name, groups=groups, certificate=certificate, key=key, kubeconfig=kubeconfig)
 
-    def client(self, user: User | None = None) -> ApiClient:
-        """A client of `user` (None: the admin), closed by `stop`."""
+    def client(self, user: User | None = None, *, retries: int | None = None) -> ApiClient:
+        """A client of `user` (None: the admin), closed by `stop`. `retries` 0: no error is tried again."""
         user = user or self.admin
         configuration = kubernetes.client.Configuration()
         configuration.host = self.url
         configuration.ssl_ca_cert = str(self.ca_file)
         configuration.cert_file = str(user.certificate)
         configuration.key_file = str(user.key)
+        configuration.retries = retries
         client = ApiClient(configuration)
         self._clients.append(client)
         return client
@@ -223,11 +225,11 @@ class ApiServer:
                 eventually(served, f"{file.name} is served")
 
     def _is_served(self, group: str, version: str, plural: str) -> bool:
-        """An Established definition's objects give 404 for about 2 s more."""
+        """An Established definition's objects give 404 for about 2 s more, or 429 while their storage is made."""
         try:
             kubernetes.client.CustomObjectsApi(self._admin_client()).list_cluster_custom_object(group, version, plural)
         except kubernetes.client.ApiException as error:
-            if error.status == http.HTTPStatus.NOT_FOUND:
+            if error.status in {http.HTTPStatus.NOT_FOUND, http.HTTPStatus.TOO_MANY_REQUESTS}:
                 return False
             raise
         return True
@@ -238,7 +240,9 @@ class ApiServer:
         return "\n".join(text.splitlines()[-20:])
 
     def _admin_client(self) -> ApiClient:
-        return self._clients[0] if self._clients else self.client()
+        if self._own_client is None:
+            self._own_client = self.client(retries=0)
+        return self._own_client
 
     def _spawn(self, program: str, arguments: Sequence[str]) -> None:
         command = ("setpriv", "--pdeathsig", "KILL", str(self.binaries / program), *arguments)

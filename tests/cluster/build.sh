@@ -31,6 +31,7 @@ if [ -e "$done_folder/.complete" ]; then
 	echo "$done_folder"
 	exit
 fi
+rm -rf "$cache"/kubernetes-aside.*
 aside="$(mktemp -d "$cache/kubernetes-aside.XXXXXX")"
 trap 'rm -rf "$aside"' EXIT
 

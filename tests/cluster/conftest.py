@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster import api_server as api_servers
 from tests.cluster.api_server import ApiServer
+from tests.cluster.verdicts import Verdicts
 
 DEFINITIONS = Path(__file__).resolve().parents[2] / "deploy" / "charts" / "hopgate" / "crds"
 
@@ -49,3 +50,9 @@ def hopgate_definitions(api_server: ApiServer) -> ApiServer:
     """The shared API server, which knows hopgate's kinds."""
     api_server.install(DEFINITIONS)
     return api_server
+
+
+@pytest.fixture(scope="session")
+def verdicts(hopgate_definitions: ApiServer) -> Verdicts:
+    """What the server and the reader of a folder say of a manifest."""
+    return Verdicts(hopgate_definitions)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import kubernetes.client
@@ -20,7 +23,8 @@ from kubernetes.client import (
     V1RoleRef,
 )
 
-from tests.cluster.api_server import ApiServer, ClusterError
+from tests.cluster import api_server as api_servers
+from tests.cluster.api_server import ApiServer, ClusterError, eventually
 
 
 def _let_read(server: ApiServer, namespace: str, user: str) -> None:
@@ -71,6 +75,65 @@ def test_nothing_stays(cluster_binaries: Path, tmp_path: Path) -> None:
         assert server.kubectl("get", "namespaces")
     assert not folder.exists()
     assert not _processes_of(folder)
+
+
+_HOLDS_A_SERVER = """
+import pathlib, signal, sys
+from tests.cluster.api_server import ApiServer
+with ApiServer(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])):
+    print("ready", flush=True)
+    signal.pause()
+"""
+
+
+def test_no_process_stays_of_a_run_that_was_killed(cluster_binaries: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    command = (sys.executable, "-c", _HOLDS_A_SERVER, str(cluster_binaries), str(folder))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+        run.kill()
+    eventually(lambda: not _processes_of(folder), "nothing of it runs")
+
+
+@pytest.mark.parametrize("missing", [None, "etcd"], ids=["all there", "one missing"])
+def test_the_build_takes_what_kubebuilder_assets_names(tmp_path: Path, missing: str | None) -> None:
+    for program in {*api_servers.PROGRAMS} - {missing}:
+        (tmp_path / program).touch(mode=0o755)
+    done = _build({"KUBEBUILDER_ASSETS": str(tmp_path)})
+
+    assert (done.returncode, done.stdout) == ((0, f"{tmp_path}\n") if missing is None else (1, ""))
+    assert ("no program etcd" in done.stderr) == (missing is not None)
+
+
+def test_the_build_without_go_says_what_is_missing(tmp_path: Path) -> None:
+    for tool in ("bash", "dirname", "awk"):
+        found = shutil.which(tool)
+        assert found is not None
+        (tmp_path / tool).symlink_to(found)
+    done = _build({"XDG_CACHE_HOME": str(tmp_path), "PATH": str(tmp_path)})
+
+    assert done.returncode == 1
+    assert "needs Go" in done.stderr
+
+
+def test_the_build_gives_the_folder_that_the_tests_look_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    built = tmp_path / "hopgate" / "kubernetes-1.37.2"
+    built.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert api_servers.find_binaries() is None
+    (built / ".complete").touch()
+
+    assert api_servers.find_binaries() == built
+    assert _build({"XDG_CACHE_HOME": str(tmp_path)}).stdout == f"{built}\n"
+
+
+def _build(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `build.sh`, where it has nothing to build."""
+    command = (shutil.which("bash") or "bash", str(Path(__file__).parent / "build.sh"))
+    given = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environment}
+    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_what_does_not_start_says_why(cluster_binaries: Path, tmp_path: Path) -> None:
