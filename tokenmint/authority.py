@@ -162,7 +162,9 @@ def ends_at(certificate_pem: bytes) -> int | None:
         return None
 
 
-def _make_root(whose: str, now: int, skew_seconds: int = validity.CLOCK_SKEW_SECONDS) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def _make_root(
+    whose: str, now: int, skew_seconds: int = validity.CLOCK_SKEW_SECONDS
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     key = ec.generate_private_key(ec.SECP256R1())
     key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     name = x509.Name(
@@ -228,7 +230,7 @@ def _load_key(pem: SecretValue) -> ec.EllipticCurvePrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("expected a private key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("expected a private key of an elliptic curve")  # noqa: TRY004 - the value is wrong, not its type
+        raise ValueError("expected a private key of an elliptic curve")
     return key
 
 

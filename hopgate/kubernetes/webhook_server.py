@@ -30,6 +30,8 @@ HANDSHAKE_SECONDS: Final = 5.0
 KEEP_ALIVE_SECONDS: Final = 120.0
 # Longer than the longest timeout of our webhooks, shorter than a pod's usual time to end.
 STOP_SECONDS: Final = 15.0
+# For the other side's part of TLS' end.
+CLOSE_SECONDS: Final = 1.0
 RELOAD_SECONDS: Final = 1.0
 # Reviews wait for the API server's answers about rights, not for the processor.
 _WORKERS: Final = 16
@@ -117,6 +119,7 @@ class WebhookServer:
             self._port,
             ssl=self._files.front,
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=CLOSE_SECONDS,
         )
         self._reloading = asyncio.create_task(self._reload())
         return self
@@ -128,12 +131,21 @@ class WebhookServer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reloading
         if self._server is not None:
+            # Asked before it is closed: of a server that is closed already, Python 3.11 doesn't wait for the connections' end.
+            closed = asyncio.create_task(self._server.wait_closed())
+            await asyncio.sleep(0)
             self._server.close()
-        await self._runner.shutdown()
-        if self._runner.server is not None:
-            await self._runner.server.shutdown(STOP_SECONDS)
+            await self._end_connections()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(closed, 2 * CLOSE_SECONDS)
         await self._runner.cleanup()
         self._workers.shutdown(wait=False, cancel_futures=True)
+
+    async def _end_connections(self) -> None:
+        """Idle ones at once, the others once they are answered."""
+        if self._runner.server is not None:
+            self._runner.server.pre_shutdown()
+            await self._runner.server.shutdown(STOP_SECONDS)
 
     async def _reload(self) -> None:
         while True:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hopgate.audit.records import Change
-from hopgate.kubernetes import validation, webhook_configurations
+from hopgate.kubernetes import certificates, validation, webhook_configurations
 from hopgate.kubernetes.access import Rights
 from hopgate.kubernetes.certificate_keeper import CertificateKeeper
 from hopgate.kubernetes.certificates import Kept
@@ -25,6 +28,7 @@ from tests.cluster.watching import watching
 from tokenmint import authority
 
 NAME = "hopgate-test"
+SECRET = "hopgate-webhooks"
 VALIDATING = ("validatingwebhookconfigurations", NAME)
 MUTATING = ("mutatingwebhookconfigurations", NAME)
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
@@ -66,12 +70,13 @@ class Certificates:
         self.client = client
         self.now = int(time.time())
         self._folder = folder
+        self._namespace = namespace
         folder.mkdir()
         self.keeper = CertificateKeeper(
             client,
             authority,
             namespace=namespace,
-            secret="hopgate-webhooks",
+            secret=SECRET,
             names=frozenset({"127.0.0.1"}),
             configurations=[VALIDATING, MUTATING],
             clock=lambda: self.now,
@@ -79,28 +84,46 @@ class Certificates:
         self.kept = self.step()
         self.files = CertificateFiles(folder / "tls.crt", folder / "tls.key")
 
+    def age(self, seconds: int) -> Kept:
+        """As if all this had begun so long ago: an authority of then, trusted beside the one in use before it serves."""
+        then = self.now - seconds
+        aged = authority.create_root(then)
+        path = f"/api/v1/namespaces/{self._namespace}/secrets/{SECRET}"
+        secret = self.client.call("GET", path)
+        trusting = replace(self.kept, trusted=(aged[0], *self.kept.trusted))
+        self.client.call("PUT", path, {**secret, "data": certificates.write(trusting)})
+        self.step()
+        serving = authority.issue_serving(aged, ["127.0.0.1"], self.now - 86_400, certificates.LEAF_LIFE_SECONDS)
+        old = Kept(authority=aged, serving=serving, trusted=(aged[0],))
+        self.client.call("PUT", path, {**self.client.call("GET", path), "data": certificates.write(old)})
+        self._mount(old)
+        return old
+
     def step(self) -> Kept:
         kept = self.keeper.step()
         assert kept is not None
+        self._mount(kept)
+        self.kept = kept
+        return kept
+
+    def _mount(self, kept: Kept) -> None:
         for name, content in (("tls.crt", kept.serving[0]), ("tls.key", kept.serving[1].reveal())):
             new = self._folder / f".{name}"
             new.write_bytes(content)
             new.rename(self._folder / name)
-        self.kept = kept
-        return kept
 
 
 class Webhooks:
     """The validating webhook, registered; `changes` are the records that it made."""
 
-    def __init__(self, server: ApiServer, client: Client, certificates: Certificates, world: Callable[[], validation.World | None]) -> None:
-        self.server, self.client, self.certificates = server, client, certificates
+    def __init__(self, server: ApiServer, client: Client, kept: Certificates, world: Callable[[], validation.World | None]) -> None:
+        self.server, self.client, self.certificates = server, client, kept
         self.changes: list[Change] = []
         self.validator = Validator(
             source=client, world=world, may=Rights(client), record=self.changes.append, time_us=lambda: time.time_ns() // 1000
         )
         self.reviewers: dict[str, Reviewer] = {webhook_configurations.VALIDATE_PATH: self.validator}
-        self.serving = Serving(certificates.files, self.reviewers)
+        self.serving = Serving(kept.files, self.reviewers)
 
     def restart(self) -> None:
         self.serving.stop()
@@ -117,6 +140,14 @@ class Webhooks:
 
     def registered(self) -> Mapping[str, Any]:
         return self.client.call("GET", f"{ADMISSION}/{VALIDATING[0]}/{NAME}")
+
+    def served(self) -> bytes:
+        """The certificate that a new connection is shown, DER."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", self.serving.port), 10) as plain, context.wrap_socket(plain) as connection:
+            return connection.getpeercert(binary_form=True) or b""
 
     def ca_bundle(self) -> bytes:
         return base64.b64decode(self.registered()["webhooks"][0]["clientConfig"]["caBundle"])
@@ -150,8 +181,7 @@ def webhooks(server: ApiServer, folder: Path) -> Iterator[Webhooks]:
     with watching(server) as watched:
         watched.until(lambda _: True, "a first snapshot")
         client = Client.connect(server.admin.kubeconfig)
-        certificates = Certificates(server, client, namespace, folder)
-        running = Webhooks(server, client, certificates, lambda: validation.world_of(watched.built))
+        running = Webhooks(server, client, Certificates(server, client, namespace, folder), lambda: validation.world_of(watched.built))
         try:
             running.register()
             yield running
