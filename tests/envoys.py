@@ -25,9 +25,10 @@ from authz import wire
 from authz.certificates import CertificateServer
 from authz.request import CheckInput, Direction
 from authz.wire import WireError
-from hopgate.local import bootstrap, envoy_process, namespace
-from hopgate.local.bootstrap import BootstrapSpec, PrivateAuthority
+from hopgate.local import envoy_process, namespace
 from hopgate.local.envoy_process import EnvoyProcess
+from hopgate.proxy import bootstrap
+from hopgate.proxy.bootstrap import BootstrapSpec, PrivateAuthority
 from hopgate.resources.kinds import DialAddress
 from tests.http_ends import Response, Upstream, parse_response
 from tests.network_namespaces import Namespace
@@ -82,10 +83,11 @@ def denying(status: int = 403) -> Callable[[Asked], bytes]:
 
 
 class ScriptedAuthz:
-    """An ext_authz server that answers what the test's script says, and keeps every check."""
+    """An ext_authz server that answers what the test's script says, and keeps every check. With `tls` at an address, else at a path."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str, tls: grpc.ServerCredentials | None = None) -> None:
         self._path = path
+        self._tls = tls
         self._server: grpc.aio.Server | None = None
         self.script: Script = denying()
         self.asked: list[Asked] = []
@@ -97,14 +99,18 @@ class ScriptedAuthz:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("envoy.service.auth.v3.Authorization", {"Check": handler}),)
         )
-        self._server.add_insecure_port(f"unix:{self._path}")
+        if self._tls is not None:
+            self._server.add_secure_port(str(self._path), self._tls)
+        else:
+            self._server.add_insecure_port(f"unix:{self._path}")
         await self._server.start()
 
     async def stop(self) -> None:
         if self._server is not None:
             await self._server.stop(0)
             self._server = None
-            self._path.unlink(missing_ok=True)
+            if isinstance(self._path, Path):
+                self._path.unlink(missing_ok=True)
 
     async def _check(self, message: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}

@@ -20,13 +20,14 @@ from authz import state as states
 from authz.resolver import Resolver
 from authz.state import Workload
 from hopgate.identity.names import ObjectName
-from hopgate.local import bootstrap, environment, namespace
-from hopgate.local.bootstrap import BootstrapSpec, PrivateAuthority
+from hopgate.local import environment, namespace
 from hopgate.local.control import AgentStatus
 from hopgate.local.envoy_process import EnvoyError, EnvoyProcess
 from hopgate.local.errors import LocalError
 from hopgate.local.folders import RunFolder
 from hopgate.local.namespace import NamespaceError, ResolverSockets
+from hopgate.proxy import bootstrap
+from hopgate.proxy.bootstrap import BootstrapError, BootstrapSpec, PrivateAuthority
 from hopgate.resources.kinds import Agent, DialAddress
 from hopgate.resources.registry import Registry
 
@@ -44,6 +45,12 @@ class AttachmentSpec:
     allow_sockets: tuple[str, ...]
     binds: tuple[str, ...]
     kept_variables: tuple[str, ...]
+
+
+class ConfigurationError(LocalError):
+    """Envoy can't be configured for this agent."""
+
+    code = BootstrapError.code
 
 
 class TrustError(LocalError):
@@ -144,20 +151,22 @@ class Attachment:
         return namespace.open_sockets_in(self.spec.namespace)
 
     def _bootstrap(self) -> bytes:
-        return bootstrap.build(
-            BootstrapSpec(
-                agent=str(self.spec.agent),
-                workload_token=self._credential,
-                namespace=f"/proc/self/fd/{self.spec.namespace}",
-                authz_socket=self._surroundings.run.authz,
-                certificates_socket=self._surroundings.run.certificates,
-                admin_socket=self._envoy.admin_socket,
-                trusted_ca=_trusted_ca(),
-                app_port=self.spec.listen,
-                inbound_port=self.inbound.port if self.inbound is not None else 0,
-                private_authorities=self._private,
-            )
+        spec = BootstrapSpec(
+            agent=str(self.spec.agent),
+            workload_token=self._credential,
+            namespace=f"/proc/self/fd/{self.spec.namespace}",
+            authz_socket=self._surroundings.run.authz,
+            certificates_socket=self._surroundings.run.certificates,
+            admin_socket=self._envoy.admin_socket,
+            trusted_ca=_trusted_ca(),
+            app_port=self.spec.listen,
+            inbound_port=self.inbound.port if self.inbound is not None else 0,
+            private_authorities=self._private,
         )
+        try:
+            return bootstrap.build(spec)
+        except BootstrapError as error:
+            raise ConfigurationError(str(error), remedy=error.remedy) from error
 
 
 def _trusted_ca() -> Path:

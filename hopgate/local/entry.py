@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hopgate.local import kernel
+from hopgate import kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

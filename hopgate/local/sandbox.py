@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hopgate.local import environment, kernel, mounts, seccomp, unix_sockets, view
+from hopgate import kernel
+from hopgate.local import environment, mounts, seccomp, unix_sockets, view
 from hopgate.local.entry import Entry
 from hopgate.local.errors import CommandError, DescriptorError, SandboxError
 from hopgate.local.rights import Account

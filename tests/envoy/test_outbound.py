@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from authz.pb import ext_authz_pb2
-from hopgate.local.bootstrap import CAPTURE_PORT
+from hopgate.proxy.bootstrap import CAPTURE_PORT
 from tests import envoys
 from tests.envoys import WORKLOAD_TOKEN, World, allowing, denying
 from tests.http_ends import Upstream

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hopgate.local.bootstrap import MAX_BODY_BYTES
+from hopgate.proxy.bootstrap import MAX_BODY_BYTES
 from tests import envoys, h2_ends
 from tests.envoys import DEADLINE_SECONDS, Asked, World, allowing, eventually
 from tests.http_ends import Upstream, parse_response, read_request

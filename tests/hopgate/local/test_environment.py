@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from hopgate.local import environment
-from hopgate.local.environment import PLACEHOLDER, PROVIDER_KEYS, PROXY_VARIABLES, SOCKET_VARIABLES, TRUST_VARIABLES, Environment
+from hopgate.local.environment import SOCKET_VARIABLES, Environment
 from hopgate.resources.kinds import Provider
+from hopgate.variables import PLACEHOLDER, PROVIDER_KEYS, PROXY_VARIABLES, TRUST_VARIABLES
 
 BUNDLE = "/run/hopgate/trust-bundle.pem"
 SECRET = "sk-marker-77aa"

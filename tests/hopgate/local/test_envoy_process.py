@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from hopgate.local import bootstrap, envoy_process
-from hopgate.local.bootstrap import BootstrapSpec
+from hopgate.local import envoy_process
 from hopgate.local.envoy_process import EnvoyError, EnvoyProcess
+from hopgate.proxy import bootstrap
+from hopgate.proxy.bootstrap import BootstrapSpec
 from tests.envoys import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.envoy

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz import wire
-from hopgate.local import bootstrap, envoy_process, namespace
-from hopgate.local.bootstrap import DIAL_PATTERN, BootstrapError, BootstrapSpec, PrivateAuthority
+from hopgate.local import envoy_process, namespace
+from hopgate.proxy import bootstrap
+from hopgate.proxy.bootstrap import DIAL_PATTERN, BootstrapError, BootstrapSpec, PrivateAuthority
 from hopgate.resources import addresses
 from hopgate.resources.kinds import DialAddress, Tls
 from tokenmint.authority import Authority

@@ -1,5 +1,7 @@
 """Envoy's bootstrap for one agent: the template `envoy/agent.yaml` filled with the agent's values.
 
+Here is what both ways to run share, and the values of one machine; those of a pod are in `pod_bootstrap`.
+
 The template is read as a tree and filled as a tree (its own first lines state the three rules), so that no value can
 become configuration. One bootstrap serves the agent's whole life: where a hop goes is in authz's answers, not here. The
 one thing of the registry that it does hold are private authorities, since trust in one must not spread to other names.
@@ -21,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hopgate.local.errors import LocalError
 from hopgate.manifests import document
 from hopgate.manifests.document import Value
+from hopgate.proxy.errors import ProxyError
 from hopgate.resources.addresses import RANGES
 from hopgate.resources.kinds import Tls
 
@@ -52,7 +54,7 @@ _PORT = "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}
 DIAL_PATTERN: Final = rf"(?:{_OCTET}(?:\.{_OCTET}){{3}}|\[(?:{_IPV6})\]):{_PORT}"
 
 
-class BootstrapError(LocalError):
+class BootstrapError(ProxyError):
     """The bootstrap can't be made from what was given, or Envoy would not take it."""
 
     code = "BootstrapInvalid"
@@ -88,36 +90,67 @@ class BootstrapSpec:
 
 
 def build(spec: BootstrapSpec) -> bytes:
-    """The bootstrap as JSON. Raises BootstrapError."""
+    """The bootstrap of one machine, as JSON. Raises BootstrapError."""
     if spec.app_port == CAPTURE_PORT:
         raise BootstrapError(f"the agent can't listen at port {CAPTURE_PORT}, the gate's own", remedy="choose another port with --listen")
-    template = _template()
-    return json.dumps(_Filler(template.pieces).fill(template.bootstrap, _values(spec, template.pieces))).encode()
+    filler = template_filler()
+    common = common_values(
+        filler,
+        CommonSpec(
+            agent=spec.agent,
+            admin_socket=spec.admin_socket,
+            trusted_ca=spec.trusted_ca,
+            private_authorities=spec.private_authorities,
+            check_timeout_seconds=spec.check_timeout_seconds,
+        ),
+        {
+            "namespace": spec.namespace,
+            "capture_address": "0.0.0.0",  # noqa: S104 - of the agent's own namespace
+            "more_capture_addresses": ["::"],
+            "credentials": [filler.fill_piece("credential", {"authorization": f"Bearer {spec.workload_token}"})],
+        },
+    )
+    given = {**common, "inbound_port": spec.inbound_port, "app_port": spec.app_port}
+    inbound = spec.app_port is not None
+    parts: dict[str, Value] = {
+        "control_clusters": [
+            filler.fill_piece("control", {"name": "authz", "socket": str(spec.authz_socket)}),
+            filler.fill_piece("control", {"name": "certificates", "socket": str(spec.certificates_socket)}),
+        ],
+        "inbound_listeners": [filler.fill_piece("inbound", given)] if inbound else [],
+        "inbound_clusters": [filler.fill_piece("app", given)] if inbound else [],
+        "pod_listeners": [],
+        "pod_clusters": [],
+    }
+    return filler.fill_bootstrap({**given, **parts})
 
 
-def _values(spec: BootstrapSpec, pieces: Mapping[str, Value]) -> dict[str, Value]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonSpec:
+    """What differs between agents wherever they run."""
+
+    agent: str
+    admin_socket: Path
+    trusted_ca: Path
+    private_authorities: tuple[PrivateAuthority, ...] = ()
+    check_timeout_seconds: float = CHECK_TIMEOUT_SECONDS
+    max_heap_bytes: int = MAX_HEAP_BYTES
+
+
+def common_values(filler: Filler, spec: CommonSpec, ways: Mapping[str, Value]) -> dict[str, Value]:
+    """The template's values that both ways to run have, with `ways`, those that the chains of private authorities need as well."""
     values: dict[str, Value] = {
         "node": spec.agent,
         "capture_port": CAPTURE_PORT,
-        "namespace": spec.namespace,
         "admin_socket": str(spec.admin_socket),
-        "authz_socket": str(spec.authz_socket),
-        "certificates_socket": str(spec.certificates_socket),
         "trusted_ca": str(spec.trusted_ca),
-        "authorization": f"Bearer {spec.workload_token}",
         "check_timeout": f"{spec.check_timeout_seconds:.3f}s",
         "max_body_bytes": MAX_BODY_BYTES,
         "max_connections": MAX_CONNECTIONS,
-        "max_heap_bytes": MAX_HEAP_BYTES,
+        "max_heap_bytes": spec.max_heap_bytes,
         "dial_pattern": DIAL_PATTERN,
-        "inbound_port": spec.inbound_port,
-        "app_port": spec.app_port,
+        **ways,
     }
-    return values | _optional_parts(spec, _Filler(pieces), values)
-
-
-def _optional_parts(spec: BootstrapSpec, filler: _Filler, values: Mapping[str, Value]) -> dict[str, Value]:
-    inbound = spec.app_port is not None
     chains: list[Value] = []
     clusters: list[Value] = []
     for number, authority in enumerate(spec.private_authorities):
@@ -128,12 +161,7 @@ def _optional_parts(spec: BootstrapSpec, filler: _Filler, values: Mapping[str, V
             chains.append(filler.fill_piece(f"{shape}_chain", {**values, **given}))
         trusted: dict[str, Value] = {"name": cluster, "trusted_ca": {"inline_string": authority.pem}}
         clusters.append(filler.fill_piece("upstream_tls", {**values, **trusted}))
-    return {
-        "inbound_listeners": [filler.fill_piece("inbound", values)] if inbound else [],
-        "inbound_clusters": [filler.fill_piece("app", values)] if inbound else [],
-        "private_chains": chains,
-        "private_clusters": clusters,
-    }
+    return {**values, "private_chains": chains, "private_clusters": clusters}
 
 
 def _open_address(text: str) -> str:
@@ -148,16 +176,22 @@ def _open_address(text: str) -> str:
     return str(address)
 
 
-@dataclass(frozen=True, slots=True)
-class _Filler:
-    """Fills a part of the template. A value that was put in is never looked at again."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filler:
+    """Fills the template. A value that was put in is never looked at again."""
 
+    bootstrap: Value
     pieces: Mapping[str, Value]
 
-    def fill_piece(self, name: str, scope: Mapping[str, Value]) -> Value:
-        return self.fill(_look_up(self.pieces, f"${name}"), scope)
+    def fill_bootstrap(self, scope: Mapping[str, Value]) -> bytes:
+        """The whole, as JSON. Raises BootstrapError when the template names what `scope` has not."""
+        return json.dumps(self._fill(self.bootstrap, scope)).encode()
 
-    def fill(self, part: Value, scope: Mapping[str, Value]) -> Value:
+    def fill_piece(self, name: str, scope: Mapping[str, Value]) -> Value:
+        """One piece of the template. Raises BootstrapError."""
+        return self._fill(_look_up(self.pieces, f"${name}"), scope)
+
+    def _fill(self, part: Value, scope: Mapping[str, Value]) -> Value:
         if isinstance(part, str):
             return _look_up(scope, part) if part.startswith("$") else part
         if isinstance(part, list):
@@ -166,16 +200,17 @@ class _Filler:
             return part
         given = {key: value for key, value in part.items() if not key.startswith("$")}
         if "$piece" in part:
-            return self.fill_piece(f"{part['$piece']}", {**scope, **{key: self.fill(value, scope) for key, value in given.items()}})
+            return self.fill_piece(f"{part['$piece']}", {**scope, **{key: self._fill(value, scope) for key, value in given.items()}})
         if "$each" in part:
-            items = self.fill(part["$each"], scope)
-            return [self.fill(given, {**scope, "item": item}) for item in (items if isinstance(items, list) else [items])]
-        return {key: self.fill(value, scope) for key, value in given.items()}
+            items = self._fill(part["$each"], scope)
+            return [self._fill(given, {**scope, "item": item}) for item in (items if isinstance(items, list) else [items])]
+        filled = {key: self._fill(value, scope) for key, value in given.items()}
+        return {key: value for key, value in filled.items() if value is not None}
 
     def _fill_list(self, parts: Sequence[Value], scope: Mapping[str, Value]) -> list[Value]:
         filled: list[Value] = []
         for part in parts:
-            value = self.fill(part, scope)
+            value = self._fill(part, scope)
             if isinstance(part, str) and isinstance(value, list):
                 filled += value
             else:
@@ -190,21 +225,16 @@ def _look_up(scope: Mapping[str, Value], placeholder: str) -> Value:
         raise BootstrapError(f"the template names `{placeholder}`, which has no value", remedy="install hopgate again") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Template:
-    bootstrap: Value
-    pieces: Mapping[str, Value]
-
-
 @functools.cache
-def _template() -> _Template:
+def template_filler() -> Filler:
+    """The template, read once. Raises BootstrapError."""
     path = template_path()
     reading = document.read(path.read_bytes())
     tree = reading.documents[0].value if reading.documents and not reading.mistakes else None
     pieces = tree.get("pieces") if isinstance(tree, dict) else None
     if not isinstance(tree, dict) or not isinstance(pieces, dict):
         raise BootstrapError(f"the template `{path}` can't be read: {reading.mistakes}", remedy="install hopgate again")
-    return _Template(bootstrap=tree.get("bootstrap"), pieces=pieces)
+    return Filler(bootstrap=tree.get("bootstrap"), pieces=pieces)
 
 
 def template_path() -> Path:
