@@ -2,8 +2,8 @@
 
 Pure: `plan` is called again and again, by one process, and each call is given what the call before left. A new authority is made long
 before the old one ends, and nothing of it serves before every webhook configuration has trusted it for a while; the old one stays trusted
-until long after nothing of it serves. So at each moment every certificate that some process may still serve, or already serves, is trusted by
-every API server. Only where what is kept can't be used at all (gone, unreadable, ended) does everything begin anew at once.
+until long after nothing of it serves. So at each moment every certificate that some process serves is trusted by every API server. Only
+where what is kept can't be used at all (gone, unreadable, ended) does everything begin anew at once.
 
 Kept in one Secret: `tls.crt` and `tls.key` are served, `ca.crt` is what to trust; the rest is for this module and is mounted nowhere.
 """
@@ -28,7 +28,7 @@ LEAF_LIFE_SECONDS: Final = 30 * _DAY
 LEAF_RENEWAL_SECONDS: Final = 10 * _DAY
 # API servers see a changed webhook configuration within a second; one that was cut off from etcd has this long to catch up.
 PUBLISH_SECONDS: Final = 600
-# A mounted Secret follows within two minutes (kubelet's sync period and cache); a pod that can't be reached may serve the old one for longer.
+# A mounted Secret follows within two minutes (kubelet's sync period and cache).
 RETIRE_SECONDS: Final = _DAY
 
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
@@ -58,7 +58,7 @@ class Mint(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What the Secret holds. `published` says since when (Unix seconds) every configuration trusts `successor`; `trusted` are certificates."""
+    """What the Secret holds. `published` says since when (Unix seconds) every configuration trusts `successor`."""
 
     authority: Pair = field(repr=False)
     serving: Pair = field(repr=False)
@@ -73,7 +73,7 @@ class Kept:
 
 
 def plan(kept: Kept | None, bundles: Iterable[bytes], names: frozenset[str], now: int, mint: Mint) -> Kept:
-    """What is to be kept from now on. `bundles` are the webhook configurations' `caBundle`s as they are, `names` what the servers are called.
+    """What is to be kept from now on. `bundles` are the webhook configurations' `caBundle`s as they are, `names` the servers' names.
 
     Whoever calls writes the result where it differs from `kept`, and then its `bundle` into every configuration.
     """

@@ -1,4 +1,4 @@
-"""The webhook configurations (`admissionregistration.k8s.io/v1`), as they have to be: which requests are asked about, and what an outage means.
+"""The webhook configurations (`admissionregistration.k8s.io/v1`), as they have to be: what is asked about, and what an outage means.
 
 - A change of a hopgate object that nobody judged is refused (`Fail`). Deletions are only asked about to be recorded, so an outage does not
   hold them up (`Ignore`): a namespace can always be removed.
@@ -15,12 +15,11 @@ from typing import Any, Final
 
 from hopgate.kubernetes.api import Manifest
 from hopgate.kubernetes.certificates import CERT_MANAGER_INJECT
+from hopgate.kubernetes.injection_settings import ENABLED, INJECT_LABEL
 from hopgate.resources.kinds import GROUP, VERSION
 
 VALIDATE_PATH: Final = "/validate"
 INJECT_PATH: Final = "/inject"
-INJECT_LABEL: Final = "hopgate.dev/inject"
-INJECT_VALUE: Final = "enabled"
 # Made by the API server for every namespace (Kubernetes 1.22), and not to be changed by anybody.
 _NAME_LABEL: Final = "kubernetes.io/metadata.name"
 # The cluster's own: a pod there that can't start may be what this webhook needs to come back.
@@ -58,7 +57,7 @@ def validating(name: str, client: ClientConfig, *, cert_manager: str | None = No
 def mutating(name: str, client: ClientConfig, own_namespace: str, *, cert_manager: str | None = None) -> Manifest:
     """The MutatingWebhookConfiguration for pods. `own_namespace` is where hopgate itself runs."""
     selector = [
-        {"key": INJECT_LABEL, "operator": "In", "values": [INJECT_VALUE]},
+        {"key": INJECT_LABEL, "operator": "In", "values": [ENABLED]},
         {"key": _NAME_LABEL, "operator": "NotIn", "values": [*SYSTEM_NAMESPACES, own_namespace]},
     ]
     webhook = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 import socket
 import ssl
@@ -16,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from hopgate.audit.records import Change
-from hopgate.kubernetes import certificates, validation, webhook_configurations
+from hopgate.kubernetes import certificates, injection, validation, webhook_configurations
 from hopgate.kubernetes.access import Rights
 from hopgate.kubernetes.certificate_keeper import CertificateKeeper
 from hopgate.kubernetes.certificates import Kept
 from hopgate.kubernetes.client import Client
+from hopgate.kubernetes.pod_reviewer import PodReviewer
 from hopgate.kubernetes.reviewers import Validator
 from hopgate.kubernetes.webhook_server import CertificateFiles, Reviewer, WebhookServer
 from tests.cluster.api_server import ApiServer, ClusterError, User, eventually
 from tests.cluster.watching import watching
+from tests.hopgate.kubernetes.injection.pods import SETTINGS
 from tokenmint import authority
 
 NAME = "hopgate-test"
@@ -122,7 +125,18 @@ class Webhooks:
         self.validator = Validator(
             source=client, world=world, may=Rights(client), record=self.changes.append, time_us=lambda: time.time_ns() // 1000
         )
-        self.reviewers: dict[str, Reviewer] = {webhook_configurations.VALIDATE_PATH: self.validator}
+        pods = PodReviewer(
+            calls=client,
+            inject=functools.partial(injection.inject, settings=SETTINGS),
+            may=Rights(client),
+            providers=lambda _: frozenset(),
+            record=self.changes.append,
+            time_us=lambda: time.time_ns() // 1000,
+        )
+        self.reviewers: dict[str, Reviewer] = {
+            webhook_configurations.VALIDATE_PATH: self.validator,
+            webhook_configurations.INJECT_PATH: pods,
+        }
         self.serving = Serving(kept.files, self.reviewers)
 
     def restart(self) -> None:
@@ -134,7 +148,9 @@ class Webhooks:
 
     def register(self) -> None:
         made = webhook_configurations.validating(NAME, {"url": self.url(webhook_configurations.VALIDATE_PATH)})
-        self.client.call("POST", f"{ADMISSION}/validatingwebhookconfigurations", made)
+        self.client.call("POST", f"{ADMISSION}/{VALIDATING[0]}", made)
+        pods = webhook_configurations.mutating(NAME, {"url": self.url(webhook_configurations.INJECT_PATH)}, "hopgate-system")
+        self.client.call("POST", f"{ADMISSION}/{MUTATING[0]}", pods)
         self.certificates.step()
         eventually(self._asks, "the API server asks the webhook")
 
@@ -158,7 +174,8 @@ class Webhooks:
         return "InvalidSyntax" in refused
 
     def close(self) -> None:
-        self.client.call("DELETE", f"{ADMISSION}/validatingwebhookconfigurations/{NAME}")
+        for plural, name in (VALIDATING, MUTATING):
+            self.client.call("DELETE", f"{ADMISSION}/{plural}/{name}")
         self.serving.stop()
 
 
