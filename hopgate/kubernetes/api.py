@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Final, Protocol, Self
 from hopgate.resources.kinds import GROUP, VERSION
 
 Manifest = Mapping[str, Any]
+# What a request holds: an object, or the operations of a JSON Patch.
+Body = Mapping[str, Any] | list[Mapping[str, Any]]
 
 
 class ClientError(Exception):

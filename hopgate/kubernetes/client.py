@@ -19,6 +19,7 @@ import kubernetes.config
 import urllib3
 
 from hopgate.kubernetes.api import (
+    Body,
     ClientError,
     ConfigurationError,
     Event,
@@ -35,6 +36,7 @@ CONNECT_SECONDS: Final = 5.0
 # For a list of thousands of objects.
 LIST_SECONDS: Final = 30.0
 SECRET_SECONDS: Final = 5.0
+CALL_SECONDS: Final = 5.0
 # Longer than the minute between two bookmarks.
 SILENCE_SECONDS: Final = 90.0
 # The server ends a watch after this, and the next begins where it ended: no connection outlives a change of the servers behind an
@@ -139,6 +141,20 @@ class Client:
                 _request_timeout=(CONNECT_SECONDS, SECRET_SECONDS),
             )
         )
+
+    def call(self, method: str, path: str, body: Body | None = None, *, content_type: str = "application/json") -> Manifest:
+        """One request for one object: what is asked of the API server beside lists and watches. Raises ClientError."""
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = f"{self._api.configuration.host}{path}"
+        timeout = (CONNECT_SECONDS, CALL_SECONDS)
+        response = _ask(lambda: self._api.call_api(method, url, headers, body, _request_timeout=timeout))
+        found = _read_json(response.response)
+        if response.status >= http.HTTPStatus.BAD_REQUEST:
+            raise _refusal(response.status, str(found.get("message") or response.reason))
+        return found
 
     def _request(self, kind: WatchedKind, **options: Any) -> Any:
         if not kind.group:

@@ -1,0 +1,237 @@
+"""Whether a change of one of hopgate's objects is accepted, as a function of the change and what is in force.
+
+What a folder would refuse is refused here, by the same readers: `resources.parse`, the claims of `resources.conflicts`, and
+`policy.bundle.check`, which also runs a policy's own tests. Beyond that a cluster has users with rights, and two of them count:
+
+- A `credential` may name a Secret only if whoever writes it may `get` that Secret: the gate would send its value where the object says.
+  So it counts again at each change of the spec, which may lead the value elsewhere.
+- Who owns what another object claims already is told only to those who may `get` the owner. Others learn that it is taken, not by whom.
+
+A deletion is accepted, and so is an update that leaves the spec alone: labels, finalizers and owner references are nothing that the
+gate reads, and an object whose surroundings have changed must still be possible to remove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from hopgate.audit.records import Change
+from hopgate.kubernetes import admission, claims, objects
+from hopgate.kubernetes.admission import AdmissionRequest, Allowed, Operation, Refused, Requester, Verdict
+from hopgate.kubernetes.api import Manifest
+from hopgate.kubernetes.claims import Forms
+from hopgate.kubernetes.objects import ClusterObject
+from hopgate.kubernetes.snapshots import Built
+from hopgate.policy import bundle
+from hopgate.policy.bundle import PolicyMistake
+from hopgate.resources import conflicts, fields, parse, reference, registry
+from hopgate.resources.conflicts import ConflictCode
+from hopgate.resources.kinds import GROUP, ModelProvider, Policy, Resource, ToolServer
+from hopgate.resources.reference import ObjectReference
+from hopgate.resources.registry import Registry
+
+SECRET_NOT_ALLOWED: Final = "SecretNotAllowed"  # noqa: S105 - the code of an error, not a password
+UNREADABLE_OBJECT: Final = "UnreadableObject"
+
+_POLICIES: Final = frozenset({"Policy", "ClusterPolicy"})
+_PLURALS: Final[Mapping[str, str]] = {
+    "Agent": "agents",
+    "ToolServer": "toolservers",
+    "ModelProvider": "modelproviders",
+    "IdentityProvider": "identityproviders",
+}
+_OPERATIONS: Final = {Operation.CREATE: "Create", Operation.UPDATE: "Update", Operation.DELETE: "Delete"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What is in force: who owns what can be claimed once, and the registry that policies are read against."""
+
+    owners: Mapping[tuple[ConflictCode, tuple[str, ...]], ObjectReference]
+    registry: Registry
+    forms: Forms = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """One question of rights: may this user do this? Fits a SubjectAccessReview's `resourceAttributes`."""
+
+    verb: str
+    resource: str
+    namespace: str | None
+    name: str = ""
+    group: str = ""
+
+
+# Whether the requester may. Raises ClientError where nobody answers.
+MayAccess = Callable[[Requester, Access], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One reason to refuse. `surroundings` says that other objects are part of it, so that a newer view of them may see it otherwise."""
+
+    field: str
+    message: str
+    code: str
+    surroundings: bool = False
+    forbidden: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message} ({self.code})" if self.field else f"{self.message} ({self.code})"
+
+
+def world_of(built: Built) -> World:
+    """The world of a snapshot that is in force."""
+    return _world(built.forms, built.snapshot.registry)
+
+
+def world_of_objects(manifests: Iterable[Manifest], before: Forms) -> World:
+    """The world of objects that were listed just now; `before` says who had what until now.
+
+    Secrets are no part of it: a resource counts also where its credential can't be used.
+    """
+    read = (objects.read(manifest) for manifest in manifests)
+    found = [_without_credential(each) for each in read if each is not None]
+    chosen = claims.choose(found, {own: _without_credential(form) for own, form in before.items()}, {})
+    resources = [form.resource for form in chosen.forms.values() if form.resource is not None]
+    assembled, _ = registry.assemble(resources, {name: address for each in found for name, address in each.addresses.items()})
+    return _world(chosen.forms, assembled)
+
+
+def find_mistakes(request: AdmissionRequest, world: World, may: MayAccess) -> tuple[Mistake, ...]:
+    """Every reason to refuse the change; none where it is accepted. `may` raises ClientError where rights can't be learned."""
+    if not _is_judged(request):
+        return ()
+    if request.object is None:
+        return (Mistake(field="", message="expected the object, got none", code=UNREADABLE_OBJECT),)
+    result = parse.parse(request.object)
+    if result.resource is None:
+        return tuple(Mistake(field=fields.show(each.path), message=each.message, code=each.code) for each in result.mistakes)
+    own = reference.of(result.resource)
+    if (own.kind, own.namespace, own.name) != (request.kind, request.namespace, request.name or own.name):
+        message = f"expected {request.kind} {request.namespace or ''} {request.name}, got {own}"
+        return (Mistake(field="metadata", message=message, code=UNREADABLE_OBJECT),)
+    return (
+        *_claimed(result.resource, request.requester, world, may),
+        *_credential(result.resource, request.requester, may),
+        *_policy(result.resource, world.registry),
+    )
+
+
+def verdict(request: AdmissionRequest, mistakes: Iterable[Mistake]) -> Verdict:
+    """What the API server is told."""
+    found = tuple(mistakes)
+    if not found:
+        return Allowed()
+    own = ObjectReference(kind=request.kind, namespace=request.namespace, name=_name(request))
+    message = f"{own}: {admission.lines(str(each) for each in found)}"
+    if all(each.forbidden for each in found):
+        return Refused(message=message, status=403, reason="Forbidden")
+    return Refused(message=message)
+
+
+def change(request: AdmissionRequest, time_us: int) -> Change | None:
+    """The record of an accepted change; None for what is no change of a resource: a dry run, a status. `time_us`: Unix microseconds.
+
+    The record's id is the API server's for the request, so that a request which is asked about twice can be told.
+    """
+    operation = _OPERATIONS.get(request.operation)
+    if operation is None or request.dry_run or request.subresource or request.group != GROUP:
+        return None
+    before, after = _content(request.old_object), _content(request.object)
+    if request.operation is Operation.UPDATE and before == after:
+        return None
+    name = _name(request)
+    return Change(
+        id=request.uid.replace("-", ""),
+        time=time_us,
+        who=who(request.requester),
+        operation=operation,
+        kind=request.kind,
+        name=name if request.namespace is None else f"{request.namespace}/{name}",
+        before=before,
+        after=after,
+    )
+
+
+def who(requester: Requester) -> str:
+    """User name and groups, as a record has them: `alice (developers, system:authenticated)`."""
+    return f"{requester.name} ({', '.join(requester.groups)})" if requester.groups else requester.name
+
+
+def _world(forms: Forms, assembled: Registry) -> World:
+    owners = {(claim.code, claim.wanted): own for own, form in forms.items() for claim in form.claims}
+    return World(owners=owners, registry=assembled, forms=forms)
+
+
+def _without_credential(found: ClusterObject) -> ClusterObject:
+    resource = found.resource
+    if not isinstance(resource, ToolServer | ModelProvider) or resource.credential is None:
+        return found
+    return replace(found, resource=replace(resource, credential=None))
+
+
+def _is_judged(request: AdmissionRequest) -> bool:
+    if request.subresource or request.operation not in (Operation.CREATE, Operation.UPDATE):
+        return False
+    old = request.old_object
+    same = request.operation is Operation.UPDATE and old is not None and request.object is not None
+    return not (same and old is not None and request.object is not None and old.get("spec") == request.object.get("spec"))
+
+
+def _claimed(resource: Resource, requester: Requester, world: World, may: MayAccess) -> Iterator[Mistake]:
+    own = reference.of(resource)
+    for claim in conflicts.claims(resource):
+        owner = world.owners.get((claim.code, claim.wanted))
+        if owner is None or owner == own or claim.code is ConflictCode.DUPLICATE_NAME:
+            continue
+        access = Access(verb="get", resource=_PLURALS[owner.kind], namespace=owner.namespace, name=owner.name, group=GROUP)
+        message = claim.refusal(owner) if may(requester, access) else f"{claim.said} belongs to an object already that you may not see"
+        yield Mistake(field=fields.show(claim.path), message=message, code=claim.code, surroundings=True)
+
+
+def _credential(resource: Resource, requester: Requester, may: MayAccess) -> Iterator[Mistake]:
+    """What is told is the same whether the Secret exists or not."""
+    key = conflicts.secret_key(resource)
+    if key is None:
+        return
+    namespace, name = key.secret.namespace, key.secret.name
+    if not may(requester, Access(verb="get", resource="secrets", namespace=namespace, name=name)):
+        yield Mistake(
+            field="spec.credential.secretRef.name",
+            message=f"expected a Secret that you may `get`, got {fields.quote(f'{namespace}/{name}')}: "
+            "ask for that right, or have somebody who has it write this object",
+            code=SECRET_NOT_ALLOWED,
+            forbidden=True,
+        )
+
+
+def _policy(resource: Resource, against: Registry) -> Iterator[Mistake]:
+    if not isinstance(resource, Policy):
+        return
+    for mistake in bundle.check(resource, against).mistakes:
+        yield Mistake(field=_place(mistake), message=mistake.message, code=mistake.code, surroundings=True)
+
+
+def _place(mistake: PolicyMistake) -> str:
+    """The field, and for Cedar text the line and column in it."""
+    shown = fields.show(mistake.path)
+    return f"{shown} line {mistake.line}, column {mistake.column}" if mistake.path == ("spec", "cedar") else shown
+
+
+def _name(request: AdmissionRequest) -> str:
+    metadata = (request.object or request.old_object or {}).get("metadata")
+    named = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return request.name or (named if isinstance(named, str) else "")
+
+
+def _content(manifest: Manifest | None) -> Mapping[str, Any]:
+    """What of an object is recorded: what people write, without annotations, in which tools keep copies."""
+    if manifest is None:
+        return {}
+    metadata = manifest.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
+    return {"labels": labels or {}, "spec": manifest.get("spec") or {}}
