@@ -41,7 +41,7 @@ MOUNTS = st.lists(
         {"name": st.sampled_from(["data", "hopgate-token", "hopgate-trust"]), "mountPath": st.sampled_from(["/data", "/etc/hopgate/trust"])}
     ),
     max_size=2,
-    unique_by=lambda mount: mount["mountPath"],
+    unique_by=lambda mount: str(mount["mountPath"]),
 )
 CONTAINERS_OF_APPS = st.fixed_dictionaries(
     {"name": NAMES, "image": st.just("app:1")},
@@ -53,11 +53,11 @@ CONTAINERS_OF_APPS = st.fixed_dictionaries(
         **dict.fromkeys(injection_app.PROBES, ACTIONS),
     },
 )
-LISTS = st.lists(CONTAINERS_OF_APPS, min_size=1, max_size=3, unique_by=lambda container: container["name"])
+LISTS = st.lists(CONTAINERS_OF_APPS, min_size=1, max_size=3, unique_by=lambda container: str(container["name"]))
 VOLUME_LISTS = st.lists(
     st.fixed_dictionaries({"name": st.sampled_from(["data", "more", "hopgate-token", "hopgate-admin"]), "emptyDir": st.just({})}),
     max_size=3,
-    unique_by=lambda volume: volume["name"],
+    unique_by=lambda volume: str(volume["name"]),
 )
 METADATA = st.fixed_dictionaries(
     {"name": st.just("planner")},
