@@ -138,7 +138,7 @@ class WebhookServer:
             await asyncio.sleep(0)
             self._server.close()
             # Again for those whose handshake was under way the first time.
-            for _ in range(_ENDINGS):
+            for _attempt in range(_ENDINGS):
                 await self._end_connections()
                 ended, _pending = await asyncio.wait({closed}, timeout=2 * CLOSE_SECONDS)
                 if ended:
