@@ -90,16 +90,20 @@ class Name:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A change in what an agent may reach that did not come from a policy: a run that began or ended, and what was opened for it."""
+    """A change in what an agent may reach: on one machine a run and what was opened for it, in a cluster a resource, or a pod's opt-out."""
 
     id: str = _column("String", "the change's id")
     time: int = _column("Int64", "when, in microseconds since 1970 (UTC)")
-    who: str = _column("String", "the user id that did it")
-    operation: str = _column("LowCardinality(String)", "`Start` or `Stop`")
-    kind: str = _column("LowCardinality(String)", "`Run`")
-    name: str = _column("String", "the agent, `NAMESPACE/NAME`")
+    who: str = _column("String", "the user id that did it; in a cluster user and groups, `NAME (GROUP, GROUP)`")
+    operation: str = _column(
+        "LowCardinality(String)", "`Start` or `Stop` of a run; `Create`, `Update` or `Delete` of a resource; `OptOut` of a pod"
+    )
+    kind: str = _column("LowCardinality(String)", "`Run`, the resource's kind, or `Pod`")
+    name: str = _column("String", "the agent or resource, `NAMESPACE/NAME`; of a resource of the whole cluster its name")
     before: Mapping[str, Any] = _column("String", "how it was (JSON)")
-    after: Mapping[str, Any] = _column("String", "how it is: program, opened paths and sockets, kept variables (JSON)")
+    after: Mapping[str, Any] = _column(
+        "String", "how it is (JSON): of a run program, opened paths and sockets, kept variables; of a resource labels and spec"
+    )
 
 
 Record = Decision | Name | Change

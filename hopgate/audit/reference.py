@@ -15,7 +15,7 @@ from hopgate.audit import records, spool, store, verify
 _TABLES: Final = {
     "decisions": "One row for each hop that was judged, in either direction, allowed or denied.",
     "names": "One row for each question that an agent asked its resolver.",
-    "changes": "One row for the start and one for the end of each run, with what was opened for it.",
+    "changes": "One row for each start and end of a run; in a cluster for each accepted change, and each opt-out of a pod.",
 }
 _FAULTS: Final = {
     verify.FaultKind.ALTERED: "the line's hash is not that of its contents",

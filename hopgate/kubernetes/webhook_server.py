@@ -35,6 +35,8 @@ CLOSE_SECONDS: Final = 1.0
 RELOAD_SECONDS: Final = 1.0
 # Reviews wait for the API server's answers about rights, not for the processor.
 _WORKERS: Final = 16
+_ENDINGS: Final = 3
+_SETTLE_SECONDS: Final = 0.1
 
 Reviewer = Callable[[AdmissionRequest], Verdict]
 
@@ -135,9 +137,17 @@ class WebhookServer:
             closed = asyncio.create_task(self._server.wait_closed())
             await asyncio.sleep(0)
             self._server.close()
+            # Again for those whose handshake was under way the first time.
+            for _attempt in range(_ENDINGS):
+                await self._end_connections()
+                ended, _pending = await asyncio.wait({closed}, timeout=2 * CLOSE_SECONDS)
+                if ended:
+                    break
+            closed.cancel()
+            # A connection that was accepted just before belongs to nobody yet: the server counts it once its handshake has begun.
+            await asyncio.sleep(_SETTLE_SECONDS)
             await self._end_connections()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(closed, 2 * CLOSE_SECONDS)
+            await asyncio.sleep(_SETTLE_SECONDS)
         await self._runner.cleanup()
         self._workers.shutdown(wait=False, cancel_futures=True)
 

@@ -194,10 +194,13 @@ def test_an_end_answers_what_was_asked_and_takes_nothing_new(running: Running) -
     running.begin_stop()
     end = time.monotonic() + 10
     while time.monotonic() < end:
+        probe = running.connect()
         try:
-            running.connect().connect()
+            probe.connect()
         except OSError:
             break
+        finally:
+            probe.close()
     else:
         raise AssertionError("it still takes connections")
     running.gate.set()
