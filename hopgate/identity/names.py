@@ -13,19 +13,19 @@ from enum import StrEnum
 from hopgate.identity.errors import InvalidNameError
 
 # RFC 1123 label: 63 octets; a subdomain is labels joined by dots, 253 octets (Kubernetes object names).
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*")
+LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+SUBDOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*")
 MAX_SUBDOMAIN_LENGTH = 253
 
 
 def is_label(text: str) -> bool:
     """Whether `text` is an RFC 1123 label: a namespace or a service name."""
-    return _LABEL.fullmatch(text) is not None
+    return LABEL.fullmatch(text) is not None
 
 
 def is_subdomain(text: str) -> bool:
     """Whether `text` is an RFC 1123 subdomain: a Kubernetes object name, or a DNS host name in lower case."""
-    return len(text) <= MAX_SUBDOMAIN_LENGTH and _SUBDOMAIN.fullmatch(text) is not None
+    return len(text) <= MAX_SUBDOMAIN_LENGTH and SUBDOMAIN.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -16,12 +16,14 @@ from hopgate.resources.fields import Code, Field, Fields
 from hopgate.resources.kinds import Expectation, IdentityProvider, Policy, PolicyMode, PolicyTest, ShadowAgent
 
 # Cedar's entity literal: a path of identifiers and a string, such as `Hopgate::Agent::"demo/planner"`.
-_ENTITY = re.compile(r'[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_][A-Za-z0-9_]*)*::"(?:[^"\\\n]|\\["\\])*"')
-_ACTION = re.compile(r'[A-Za-z]+|(?:Hopgate::)?Action::"[A-Za-z]+"')
+ENTITY = re.compile(r'[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_][A-Za-z0-9_]*)*::"(?:[^"\\\n]|\\["\\])*"')
+ACTION = re.compile(r'[A-Za-z]+|(?:Hopgate::)?Action::"[A-Za-z]+"')
 # JWK members that hold a private or symmetric key (RFC 7518 sections 6.2.2, 6.3.2 and 6.4; RFC 8037 section 2).
-_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_KEY_TYPES: Final = ("RSA", "EC", "OKP")
-_LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+KEY_TYPES: Final = ("RSA", "EC", "OKP")
+# As many characters as browsers and servers are known to take.
+MAX_URL_CHARACTERS: Final = 2048
+LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def policy(name: ObjectName, manifest: Fields) -> Policy:
@@ -80,14 +82,14 @@ def _policy_test(field: Field) -> PolicyTest:
 
 def _entity(field: Field) -> str:
     value = fields.text(field)
-    if _ENTITY.fullmatch(value) is None:
+    if ENTITY.fullmatch(value) is None:
         raise field.refusal(Code.INVALID_VALUE, f'expected an entity such as `Hopgate::Agent::"demo/planner"`, got {fields.quote(value)}')
     return value
 
 
 def _action(field: Field) -> str:
     value = fields.text(field)
-    if _ACTION.fullmatch(value) is None:
+    if ACTION.fullmatch(value) is None:
         raise field.refusal(
             Code.INVALID_VALUE, f'expected an action such as `CallTool` or `Hopgate::Action::"CallTool"`, got {fields.quote(value)}'
         )
@@ -129,14 +131,16 @@ def _issuer(field: Field) -> str:
 
 def _key_url(field: Field) -> str:
     value = fields.phrase(field)
+    if len(value) > MAX_URL_CHARACTERS:
+        raise field.refusal(Code.INVALID_VALUE, f"expected at most {MAX_URL_CHARACTERS} characters, got {len(value)}")
     try:
         url = urlsplit(value)
         host, _ = url.hostname, url.port
     except ValueError:
         host, url = None, None
-    if url is None or not host or url.username is not None or url.fragment or not value.isascii() or " " in value:
+    if url is None or not host or url.username is not None or "#" in value or not value.isascii() or " " in value:
         raise field.refusal(Code.INVALID_VALUE, "expected an address such as `https://idp.example.com/keys`")
-    if url.scheme != "https" and not (url.scheme == "http" and host in _LOOPBACK_HOSTS):
+    if url.scheme != "https" and not (url.scheme == "http" and host in LOOPBACK_HOSTS):
         raise field.refusal(Code.INVALID_VALUE, "expected an `https://` address (`http://` only for this machine's own)")
     return value
 
@@ -147,15 +151,17 @@ def _key_set(field: Field) -> Mapping[str, Any]:
     keys = value.get("keys")
     if not isinstance(keys, list | tuple) or not keys:
         raise field.child("keys", keys).refusal(Code.INVALID_VALUE, "expected a list of at least one public key (RFC 7517)")
+    if len(keys) > fields.MAX_ITEMS:
+        raise field.child("keys", keys).refusal(Code.INVALID_VALUE, f"expected at most {fields.MAX_ITEMS} keys, got {len(keys)}")
     for position, key in enumerate(keys):
         item = Field(key, (*field.path, "keys", position), [])
         if not isinstance(key, dict):
             raise item.wrong_type("a mapping")
-        if _PRIVATE_MEMBERS & key.keys():
+        if PRIVATE_MEMBERS & key.keys():
             raise item.refusal(Code.INVALID_VALUE, "expected a public key, got one with private or shared parts: take them out")
-        if key.get("kty") not in _KEY_TYPES:
+        if key.get("kty") not in KEY_TYPES:
             raise item.refusal(
-                Code.INVALID_VALUE, f"expected a key whose `kty` is one of {', '.join(fields.quote(known) for known in _KEY_TYPES)}"
+                Code.INVALID_VALUE, f"expected a key whose `kty` is one of {', '.join(fields.quote(known) for known in KEY_TYPES)}"
             )
     return value
 

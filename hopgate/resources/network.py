@@ -20,17 +20,19 @@ from hopgate.resources.kinds import DialAddress
 MAX_PORT: Final = 65535
 
 # RFC 9110 section 5.6.2: token.
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # A field value as RFC 9110 section 5.5 has it, without obs-text and tabs; leading blanks would be trimmed on the way.
-_FIELD_VALUE_START = re.compile(r"(?:[!-~][ -~]*)?")
+FIELD_VALUE_START = re.compile(r"(?:[!-~][ -~]*)?")
 # RFC 3986 section 2.3: unreserved characters, which have no second spelling that a server must take for the same.
-_PATH = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+")
+PATH = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+")
 MAX_PATH_CHARACTERS = 256
 # Longer than any header name or scheme that an API asks for.
 MAX_HEADER_CHARACTERS = 256
+# The CAs of the whole public web fit; the API server's budget for one CEL rule ends not far above.
+MAX_BUNDLE_CHARACTERS = 1 << 18
 
 # RFC 9110 section 7.6.1 and RFC 9113 section 8.2.2: they belong to one connection, not to the request; and framing and routing.
-_FORBIDDEN_HEADERS: Final = frozenset(
+FORBIDDEN_HEADERS: Final = frozenset(
     {
         "connection",
         "content-length",
@@ -47,16 +49,17 @@ _FORBIDDEN_HEADERS: Final = frozenset(
         "upgrade",
     }
 )
-_OWN_PREFIXES: Final = ("x-hopgate-", "x-envoy-")
+OWN_PREFIXES: Final = ("x-hopgate-", "x-envoy-")
 
 # Names that the cluster answers, or the machine itself (RFC 6761 section 6.3).
-_INSIDE_SUFFIXES: Final = ("svc", "cluster.local", "localhost")
+INSIDE_SUFFIXES: Final = ("svc", "cluster.local", "localhost")
 
 _PEM_CERTIFICATES = re.compile(r"(?:-----BEGIN CERTIFICATE-----\n(?:[A-Za-z0-9+/]+={0,2}\n)+-----END CERTIFICATE-----\n)+")
 _PEM_PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 
+ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[0-9.]+))(?::(?P<port>[0-9]{1,5}))?")
 # What may never be dialled, and what to call it in the error. Loopback and private ranges are fine: the manifest's author named them.
-_FORBIDDEN_NETWORKS: Final[tuple[tuple[IPv4Network | IPv6Network, str], ...]] = (
+FORBIDDEN_NETWORKS: Final[tuple[tuple[IPv4Network | IPv6Network, str], ...]] = (
     (IPv4Network("0.0.0.0/8"), "unspecified"),
     (IPv6Network("::/128"), "unspecified"),
     (IPv4Network("169.254.0.0/16"), "link-local, where clouds serve their metadata"),
@@ -126,7 +129,7 @@ def _reject_host(value: str) -> str | None:
         return ": write it in its ASCII form, `xn--…`"
     if not names.is_subdomain(value):
         return ""
-    if any(value == suffix or value.endswith(f".{suffix}") for suffix in _INSIDE_SUFFIXES):
+    if any(value == suffix or value.endswith(f".{suffix}") for suffix in INSIDE_SUFFIXES):
         return ": names of the inside are reached by `service`"
     return None
 
@@ -134,7 +137,7 @@ def _reject_host(value: str) -> str | None:
 def url_path(field: Field) -> str:
     """The one path of a protocol's endpoint, as it stands in a URL: one spelling, so that comparing it is comparing places."""
     value = fields.text(field)
-    if len(value) > MAX_PATH_CHARACTERS or _PATH.fullmatch(value) is None or any(part in {".", ".."} for part in value.split("/")):
+    if len(value) > MAX_PATH_CHARACTERS or PATH.fullmatch(value) is None or any(part in {".", ".."} for part in value.split("/")):
         raise field.refusal(
             Code.INVALID_VALUE,
             f"expected a path such as `/mcp`, of letters, digits, `-`, `_`, `.`, `~` and single `/`, without one at its end, "
@@ -152,14 +155,14 @@ def _is_address(value: str) -> bool:
 def dial_target(field: Field) -> DialTarget:
     """`IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`, of a machine that a hop may go to."""
     value = fields.text(field)
-    matched = re.fullmatch(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[0-9.]+))(?::(?P<port>[0-9]{1,5}))?", value)
+    matched = ADDRESS.fullmatch(value)
     ip = _read_ip(matched["six"], matched["four"]) if matched is not None else None
     if matched is None or ip is None:
         raise field.refusal(
             Code.INVALID_ADDRESS,
             f"expected an IP address with an optional port, such as `127.0.0.1:8080` or `[::1]:8080`, got {fields.quote(value)}",
         )
-    for network, called in _FORBIDDEN_NETWORKS:
+    for network, called in FORBIDDEN_NETWORKS:
         if ip.version == network.version and ip in network:
             raise field.refusal(
                 Code.INVALID_ADDRESS, f"expected an address that a hop may go to, got {fields.quote(value)}, which is {called}"
@@ -183,11 +186,11 @@ def credential_header(field: Field) -> str:
     """The name of the header that carries a credential, in lower case. Not shown: people put secrets here by mistake."""
     value = fields.text(field)
     name = value.lower() if value.isascii() else value
-    if len(name) > MAX_HEADER_CHARACTERS or _TOKEN.fullmatch(name) is None:
+    if len(name) > MAX_HEADER_CHARACTERS or TOKEN.fullmatch(name) is None:
         raise field.refusal(Code.INVALID_HEADER, "expected the name of an HTTP header, such as `authorization` (it is not shown here)")
-    if name in _FORBIDDEN_HEADERS:
+    if name in FORBIDDEN_HEADERS:
         raise field.refusal(Code.INVALID_HEADER, "expected a header that may carry a credential, got one that HTTP itself uses")
-    if name.startswith(_OWN_PREFIXES):
+    if name.startswith(OWN_PREFIXES):
         raise field.refusal(Code.INVALID_HEADER, "expected a header that may carry a credential, got one that the gate itself uses")
     return name
 
@@ -195,7 +198,7 @@ def credential_header(field: Field) -> str:
 def credential_prefix(field: Field) -> str:
     """What stands before the secret in the header. Not shown: people put secrets here by mistake."""
     value = fields.text(field)
-    if len(value) > MAX_HEADER_CHARACTERS or _FIELD_VALUE_START.fullmatch(value) is None:
+    if len(value) > MAX_HEADER_CHARACTERS or FIELD_VALUE_START.fullmatch(value) is None:
         raise field.refusal(
             Code.INVALID_HEADER,
             f"expected at most {MAX_HEADER_CHARACTERS} printable ASCII characters that don't begin with a blank, such as `Bearer `",
@@ -208,6 +211,8 @@ def ca_bundle(field: Field) -> str:
     value = fields.text(field)
     if _PEM_PRIVATE.search(value):
         raise field.refusal(Code.INVALID_CERTIFICATE, "expected certificates, got a private key: take it out, it belongs nowhere near here")
+    if len(value) > MAX_BUNDLE_CHARACTERS:
+        raise field.refusal(Code.INVALID_CERTIFICATE, f"expected at most {MAX_BUNDLE_CHARACTERS} characters, got {len(value)}")
     lines = [stripped for line in value.splitlines() if (stripped := line.strip())]
     bundle = "".join(f"{line}\n" for line in lines)
     if _PEM_CERTIFICATES.fullmatch(bundle) is None:

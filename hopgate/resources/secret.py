@@ -14,7 +14,7 @@ from hopgate.resources.fields import Code, Field, Fields, RefusedError
 from hopgate.resources.kinds import Secret, SecretKey, SecretValue
 
 # What Kubernetes accepts as a key of a Secret.
-_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 def secret(name: ObjectName, manifest: Fields) -> Secret:
@@ -46,7 +46,7 @@ def _name(field: Field) -> str:
 
 def _key(field: Field) -> str:
     value = fields.text(field)
-    if _KEY.fullmatch(value) is None:
+    if KEY.fullmatch(value) is None:
         raise field.refusal(Code.INVALID_NAME, "expected a key of a Secret (letters, digits, `-`, `_`, `.`); it is not shown here")
     return value
 
@@ -58,7 +58,7 @@ def _values(field: Field, read: fields.Reader[bytes]) -> Mapping[str, SecretValu
     for key, value in field.value.items():
         item = field.child(str(key), value)
         try:
-            if not isinstance(key, str) or _KEY.fullmatch(key) is None:
+            if not isinstance(key, str) or KEY.fullmatch(key) is None:
                 raise item.refusal(Code.INVALID_NAME, "expected a key of letters, digits, `-`, `_` and `.`, at most 253")
             found[key] = SecretValue(read(item))
         except RefusedError as refused:

@@ -1,0 +1,1 @@
+"""The Kubernetes side: what the services know of the cluster."""

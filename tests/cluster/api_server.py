@@ -1,0 +1,397 @@
+"""A real Kubernetes API server with its etcd on loopback, in a folder of its own: what the tests of the Kubernetes side stand on.
+
+There is no kubelet and no controller: pods stay Pending, a deleted namespace stays Terminating, nothing makes a default ServiceAccount
+(the admission plugin that would ask for one is off). Users are client certificates of a CA made for the run; `admin` may do everything.
+Both processes are killed, never asked to end, and die with this process. Flags as Kubernetes 1.37 has them.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import functools
+import http.client
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import kubernetes.client
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from kubernetes.client import ApiClient, V1Namespace, V1ObjectMeta
+
+PROGRAMS = ("kube-apiserver", "etcd", "kubectl")
+# Ready after 3 s where nothing else runs; machines that run tests are seldom such.
+DEADLINE_SECONDS = 60.0
+SERVICE_ADDRESSES = "10.96.0.0/16"
+# Below the ports that Linux gives to clients, so that no connection takes a killed server's port (net.ipv4.ip_local_port_range).
+PORTS = range(20000, 32000)
+
+T = TypeVar("T")
+
+_SERVER = "kube-apiserver"
+_LIFE = datetime.timedelta(days=2)
+
+
+class ClusterError(Exception):
+    """The API server or etcd didn't start, or a command failed; the message holds what it said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Somebody whom the API server knows by a client certificate: name (CN) and groups (O)."""
+
+    name: str
+    groups: tuple[str, ...]
+    certificate: Path
+    key: Path
+    kubeconfig: Path
+
+
+def find_binaries() -> Path | None:
+    """The folder with the programs: KUBEBUILDER_ASSETS (envtest's convention), or what `build.sh` made; None: not there."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if assets:
+        return Path(assets)
+    go_mod = (Path(__file__).parent / "go.mod").read_text().split()
+    version = go_mod[go_mod.index("k8s.io/kubernetes") + 1].removeprefix("v")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "hopgate" / f"kubernetes-{version}"
+    return folder if (folder / ".complete").exists() else None
+
+
+def eventually(condition: Callable[[], T], what: str, seconds: float = DEADLINE_SECONDS) -> T:
+    """The first true value of `condition`. Raises TimeoutError that says `what` was waited for."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {seconds:g} s until {what}")
+        time.sleep(0.02)
+
+
+class ApiServer:
+    """etcd and kube-apiserver. `start` after `kill` comes back at the same address, with the same objects, keys and users."""
+
+    def __init__(self, binaries: Path, folder: Path, *, flags: Sequence[str] = ()) -> None:
+        """`folder` must not exist yet; `stop` removes it. `flags` come after the API server's own: the last of two counts."""
+        self.binaries = binaries
+        self.folder = folder
+        self._flags = tuple(flags)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._clients: list[ApiClient] = []
+        self._namespaces = itertools.count(1)
+        # PR_SET_PDEATHSIG goes by the thread that forked: one thread starts every process, and lives as long as they may.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="cluster")
+        self._etcd_port, self._peer_port, self._port = _free_ports(3)
+        folder.mkdir(mode=0o700, parents=True)
+        self._authority = _Authority(folder)
+        self._authority.issue("server", "kube-apiserver", server=True)
+        _write_service_account_keys(folder)
+        self.admin = self.user("admin", "system:masters")
+
+    @property
+    def url(self) -> str:
+        """`https://127.0.0.1:PORT`."""
+        return f"https://127.0.0.1:{self._port}"
+
+    @property
+    def etcd_url(self) -> str:
+        """Where etcd's HTTP API answers, to whoever asks."""
+        return f"http://127.0.0.1:{self._etcd_port}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The PEM certificate of the CA of servers and users."""
+        return self._authority.certificate_file
+
+    @property
+    def pid(self) -> int:
+        """The API server's process id. Raises KeyError when it doesn't run."""
+        return self._processes[_SERVER].pid
+
+    def start(self) -> None:
+        """Start what doesn't run, and wait until `/readyz` answers. Raises ClusterError with the end of the log."""
+        if "etcd" not in self._processes:
+            self._spawn("etcd", self._etcd_arguments())
+        if _SERVER not in self._processes:
+            self._spawn(_SERVER, self._server_arguments())
+        eventually(self._ready, "the API server is ready")
+
+    def kill(self) -> None:
+        """End the API server at once (SIGKILL); etcd stays. Nothing happens when it doesn't run."""
+        self._kill(_SERVER)
+
+    def stop(self) -> None:
+        """End both, close all clients, remove the folder."""
+        for client in self._clients:
+            client.close()  # type: ignore[no-untyped-call]  # the client's own annotations end here
+        self._clients.clear()
+        for program in tuple(self._processes):
+            self._kill(program)
+        self._starter.shutdown()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def user(self, name: str, *groups: str) -> User:
+        """A user with a certificate of their own. They may do what RBAC grants: nothing, until a binding names them."""
+        file = "user-" + base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+        certificate, key = self._authority.issue(file, name, groups=groups)
+        kubeconfig = self.folder / f"{file}.kubeconfig"
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": self.url, "certificate-authority": str(self.ca_file)}}],
+            "users": [{"name": "user", "user": {"client-certificate": str(certificate), "client-key": str(key)}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user"}}],
+            "current-context": "test",
+        }
+        kubeconfig.write_text(json.dumps(content))
+        return User(name=name, groups=groups, certificate=certificate, key=key, kubeconfig=kubeconfig)
+
+    def client(self, user: User | None = None) -> ApiClient:
+        """A client of `user` (None: the admin), closed by `stop`."""
+        user = user or self.admin
+        configuration = kubernetes.client.Configuration()
+        configuration.host = self.url
+        configuration.ssl_ca_cert = str(self.ca_file)
+        configuration.cert_file = str(user.certificate)
+        configuration.key_file = str(user.key)
+        client = ApiClient(configuration)
+        self._clients.append(client)
+        return client
+
+    def kubectl(self, *arguments: str, user: User | None = None, stdin: str | None = None) -> str:
+        """What kubectl wrote. Raises ClusterError with its error."""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "KUBECONFIG": str((user or self.admin).kubeconfig)}
+        done = subprocess.run(
+            (str(self.binaries / "kubectl"), *arguments),
+            env=environment,
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ClusterError(done.stderr.strip())
+        return done.stdout
+
+    def namespace(self, labels: dict[str, str] | None = None) -> str:
+        """Make a namespace that no other test has, and give its name."""
+        name = f"test-{next(self._namespaces)}"
+        metadata = V1ObjectMeta(name=name, labels=labels or {})
+        kubernetes.client.CoreV1Api(self._admin_client()).create_namespace(V1Namespace(metadata=metadata))
+        return name
+
+    def install(self, definitions: Path) -> None:
+        """Apply every CustomResourceDefinition of a folder, and wait until objects of each can be made."""
+        self.kubectl("apply", "--server-side", "-f", str(definitions))
+        for file in sorted(definitions.glob("*.yaml")):
+            specification = yaml.safe_load(file.read_text())["spec"]
+            for version in specification["versions"]:
+                served = functools.partial(self._is_served, specification["group"], version["name"], specification["names"]["plural"])
+                eventually(served, f"{file.name} is served")
+
+    def _is_served(self, group: str, version: str, plural: str) -> bool:
+        """An Established definition's objects give 404 for about 2 s more."""
+        try:
+            kubernetes.client.CustomObjectsApi(self._admin_client()).list_cluster_custom_object(group, version, plural)
+        except kubernetes.client.ApiException as error:
+            if error.status == http.HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def log(self, program: str = _SERVER) -> str:
+        """The last lines that the program logged."""
+        text = (self.folder / f"{program}.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-20:])
+
+    def _admin_client(self) -> ApiClient:
+        return self._clients[0] if self._clients else self.client()
+
+    def _spawn(self, program: str, arguments: Sequence[str]) -> None:
+        command = ("setpriv", "--pdeathsig", "KILL", str(self.binaries / program), *arguments)
+        with (self.folder / f"{program}.log").open("ab") as log:
+            started = self._starter.submit(
+                subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, process_group=0
+            )
+            self._processes[program] = started.result()
+
+    def _kill(self, program: str) -> None:
+        process = self._processes.pop(program, None)
+        if process is not None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    def _ready(self) -> bool:
+        for program, process in self._processes.items():
+            if process.poll() is not None:
+                raise ClusterError(f"{program} ended with status {process.returncode}:\n{self.log(program)}")
+        context = ssl.create_default_context(cafile=self.ca_file)
+        context.load_cert_chain(self.admin.certificate, self.admin.key)
+        connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=5, context=context)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def _etcd_arguments(self) -> tuple[str, ...]:
+        peer = f"http://127.0.0.1:{self._peer_port}"
+        return (
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls={self.etcd_url}",
+            f"--advertise-client-urls={self.etcd_url}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+        )
+
+    def _server_arguments(self) -> tuple[str, ...]:
+        return (
+            f"--etcd-servers={self.etcd_url}",
+            f"--secure-port={self._port}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            f"--tls-cert-file={self.folder / 'server.crt'}",
+            f"--tls-private-key-file={self.folder / 'server.key'}",
+            f"--client-ca-file={self.ca_file}",
+            f"--cert-dir={self.folder / 'certificates'}",
+            f"--service-account-key-file={self.folder / 'service-account.pub'}",
+            f"--service-account-signing-key-file={self.folder / 'service-account.key'}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-cluster-ip-range={SERVICE_ADDRESSES}",
+            "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount",
+            "--allow-privileged=true",
+            "--endpoint-reconciler-type=none",
+            *self._flags,
+        )
+
+
+class _Authority:
+    """The CA of one run, in `ca.crt`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test cluster")])
+        usage = x509.KeyUsage(
+            digital_signature=True,
+            key_cert_sign=True,
+            crl_sign=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        builder = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        self.certificate_file = folder / "ca.crt"
+        self._sign(builder.add_extension(usage, critical=True), self.certificate_file)
+
+    def issue(self, file: str, name: str, *, groups: Sequence[str] = (), server: bool = False) -> tuple[Path, Path]:
+        """Write `FILE.crt` and `FILE.key` and give their paths."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
+        subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+        builder = self._builder(subject, key).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        if server:
+            addresses = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
+            builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+        certificate_file, key_file = self._folder / f"{file}.crt", self._folder / f"{file}.key"
+        _write_key(key_file, key)
+        self._sign(builder, certificate_file)
+        return certificate_file, key_file
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + _LIFE)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+
+    def _sign(self, builder: x509.CertificateBuilder, file: Path) -> None:
+        certificate = builder.sign(self._key, hashes.SHA256())
+        file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _write_key(file: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.touch(mode=0o600)
+    file.write_bytes(pem)
+
+
+def _write_service_account_keys(folder: Path) -> None:
+    """RSA, as kubeadm and the managed clusters have it: tokens are RS256."""
+    key = rsa.generate_private_key(65537, 2048)
+    _write_key(folder / "service-account.key", key)
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (folder / "service-account.pub").write_bytes(public)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise ClusterError(f"expected {count} free ports from {PORTS.start} to {PORTS.stop - 1}, got {len(found)}")
+
+
+def message_of(error: kubernetes.client.ApiException) -> str:
+    """What the API server says went wrong, for people."""
+    try:
+        body: Any = json.loads(error.body or "")
+    except ValueError:
+        return str(error.body)
+    return str(body.get("message", body)) if isinstance(body, dict) else str(body)
