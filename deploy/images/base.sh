@@ -7,7 +7,7 @@ set -eu
 if [ -z "${HOPGATE_IN_MEMORY:-}" ]; then
 	HOPGATE_IN_MEMORY=1 exec unshare --mount sh "$0" "$@"
 fi
-archive="$1"
+exec 3>"$1" # before the mount, which may hide its path
 work=/tmp
 mount -t tmpfs -o mode=755 tmpfs "$work"
 root="$work/root"
@@ -19,4 +19,4 @@ rm -rf var/lib/apt var/cache/apt var/cache/debconf usr/share/man usr/share/info 
 find usr/share/doc ! -type d ! -name copyright -delete
 find usr/share/doc -type d -empty -delete
 find var/log tmp -type f -delete
-tar --numeric-owner --one-file-system --sort=name -cf "$archive" .
+tar --numeric-owner --one-file-system --sort=name -cf - . >&3

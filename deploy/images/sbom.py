@@ -71,11 +71,11 @@ def _debian_components() -> Iterator[dict[str, Any]]:
 
 
 def _debian_licences(package: str) -> list[str]:
-    """The names that its copyright file uses; none when the file has no machine-readable format."""
-    try:
-        text = Path("/usr/share/doc", package, "copyright").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
+    """The names that its copyright file uses; the file itself when it is not in the machine-readable format (DEP 5)."""
+    file = Path("/usr/share/doc", package, "copyright")
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    if not text.startswith("Format:"):
+        return [f"see {file}"]
     return sorted({name.strip() for name in _DEBIAN_LICENCE.findall(text)})
 
 

@@ -25,6 +25,8 @@ from tests.cluster.api_server import SERVICE_ADDRESSES, ApiServer, ClusterError,
 from tests.cluster.cgroups import Cgroup
 from tests.cluster.relay import Relay
 
+# Debian's, for a node and for images that it can run.
+PACKAGES = ("containerd", "runc", "containernetworking-plugins", "buildah", "debootstrap")
 NAME = "node1"
 ADDRESSES = ("10.245.0.1", "fd00:10:245::1")
 SERVICE_RANGES = (SERVICE_ADDRESSES, "fd00:10:96::/112")
@@ -91,8 +93,8 @@ class Node:
         self._folder = folder
         self._image = image
         self._programs = programs
-        self._cgroup = Cgroup()
-        self._cgroup.make()
+        self.cgroup = Cgroup()
+        self.cgroup.make()
         # PR_SET_PDEATHSIG goes by the thread that forked.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="node")
         folder.mkdir(mode=0o700, parents=True)
@@ -121,7 +123,7 @@ class Node:
         """Start the kubelet, for the first time or after `server.kill("kubelet")`."""
         user = self.server.user(f"system:node:{NAME}", "system:nodes")
         certificate, key = self.server.serving_certificate("kubelet", NAME, (NAME, *ADDRESSES))
-        configuration = node_configuration.kubelet(cgroup_root=self._cgroup.name, ca=self.server.ca_file, certificate=certificate, key=key)
+        configuration = node_configuration.kubelet(cgroup_root=self.cgroup.name, ca=self.server.ca_file, certificate=certificate, key=key)
         self._spawn(
             "kubelet",
             f"--config={self._write('kubelet.json', configuration)}",
@@ -135,7 +137,7 @@ class Node:
     def stop(self) -> None:
         """End everything, wait until it is gone, remove the folder."""
         self._relay.stop()
-        self._cgroup.remove()
+        self.cgroup.remove()
         self.server.stop()
         self._holder.wait()
         self._starter.shutdown()
@@ -217,11 +219,11 @@ class Node:
             "--enable-admission-plugins=NodeRestriction",
             "--kubelet-preferred-address-types=InternalIP",
         )
-        enter = (*self._cgroup.join(), "nsenter", f"--target={self.pid}", "--mount", "--net", "--")
+        enter = (*self.cgroup.join(), "nsenter", f"--target={self.pid}", "--mount", "--net", "--")
         return Place(enter=enter, names=(_API_SERVICE, *ADDRESSES, "kubernetes.default.svc"), flags=flags)
 
     def _hold_namespaces(self) -> subprocess.Popen[bytes]:
-        command = ("setpriv", "--pdeathsig", "KILL", *self._cgroup.join())
+        command = ("setpriv", "--pdeathsig", "KILL", *self.cgroup.join())
         holder = subprocess.Popen(
             (*command, "unshare", "--mount", "--net", "--propagation", "private", "sleep", "infinity"),
             stdin=subprocess.DEVNULL,
@@ -258,6 +260,8 @@ class Node:
             f"--root-ca-file={self.server.ca_file}",
             "--leader-elect=false",
             "--use-service-account-credentials=true",
+            # How soon it sees that the node is Ready, and takes away the taint that keeps pods off it.
+            "--node-monitor-period=500ms",
             f"--cert-dir={folder / 'controller-manager'}",
         )
         scheduler = self.server.user("system:kube-scheduler")
@@ -273,7 +277,7 @@ class Node:
     def _is_ready(self) -> bool:
         self.server.check()
         nodes: list[V1Node] = self._core.list_node().items
-        return any(_is_true("Ready", node.status.conditions) for node in nodes if node.status is not None)
+        return any(_takes_pods(node) for node in nodes)
 
     def _has_account(self, namespace: str) -> bool:
         return bool(self._core.list_namespaced_service_account(namespace, field_selector="metadata.name=default").items)
@@ -292,6 +296,12 @@ class Node:
     def _status(self, namespace: str, name: str) -> V1PodStatus:
         pod: V1Pod = self._core.read_namespaced_pod(name, namespace)
         return pod.status or V1PodStatus()
+
+
+def _takes_pods(node: V1Node) -> bool:
+    """Ready, and the controller-manager knows it: it has taken the taint away that keeps pods off a node."""
+    ready = node.status is not None and _is_true("Ready", node.status.conditions)
+    return ready and node.spec is not None and not node.spec.taints
 
 
 def _is_true(kind: str, conditions: Sequence[V1NodeCondition | V1PodCondition] | None) -> bool:
