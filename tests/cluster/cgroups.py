@@ -68,13 +68,31 @@ class Cgroup:
         return not any((root / self.name).exists() for root in _hierarchies())
 
 
-def remove_abandoned() -> None:
-    """Remove the cgroups, and end the processes, of owners that were killed."""
-    names = {folder.name for root in _hierarchies() for folder in root.glob(f"{_PREFIX}*")}
-    for name in names:
-        owner = re.fullmatch(rf"{_PREFIX}(\d+)-\d+", name)
-        if owner and not Path("/proc", owner[1]).exists():
+def remove_of(owner: int) -> None:
+    """Remove the cgroups, and end the processes, of a process that is known to be gone."""
+    for name in _names():
+        if name.startswith(f"{_PREFIX}{owner}-"):
             Cgroup(name).remove()
+
+
+def remove_abandoned() -> None:
+    """The same for every process that is gone."""
+    for name in _names():
+        owner = re.fullmatch(rf"{_PREFIX}(\d+)-\d+", name)
+        if owner and not _runs(Path("/proc", owner[1])):
+            Cgroup(name).remove()
+
+
+def _names() -> set[str]:
+    return {folder.name for root in _hierarchies() for folder in root.glob(f"{_PREFIX}*")}
+
+
+def _runs(process: Path) -> bool:
+    """Not when it has ended and only its parent hasn't asked how (a zombie)."""
+    try:
+        return not re.search(r"^State:\s+[ZX]", (process / "status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
 
 
 def _hierarchies() -> Iterator[Path]:

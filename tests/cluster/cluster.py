@@ -87,69 +87,8 @@ def down(keeping: Keeping) -> None:
     if keeping.is_kept():
         os.kill(keeping.keeper(), signal.SIGTERM)
         eventually(lambda: not keeping.is_kept(), "the cluster is gone", _STOP_SECONDS)
-    cgroups.remove_abandoned()
     if keeping.folder.exists():
-        shutil.rmtree(keeping.folder)
-
-
-def keep(self) -> None:
-        """Say that this process, which `start` started, keeps it."""
-        self._lock.write_text(str(os.getpid()))
-
-    def is_kept(self) -> bool:
-        """Whether a process keeps it."""
-        try:
-            with self._lock.open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except FileNotFoundError:
-            return False
-        return False
-
-    def keeper(self) -> int:
-        """The id of the process that keeps it. Raises TimeoutError when there is none."""
-        return int(eventually(self._lock.read_text, "the cluster has a keeper"))
-
-
-def default() -> Keeping:
-    """The one in this user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Keeping(cache / "hopgate" / "cluster")
-
-
-def up(keeping: Keeping, *, images: bool = True) -> int:
-    """Start it, unless it runs, and give the id of the process that keeps it. Raises ClusterError with what that process said."""
-    running = keeping.keeper()
-    if running is not None:
-        return running
-    down(keeping)
-    keeping.folder.mkdir(mode=0o700, parents=True)
-    command = (
-        sys.executable,
-        "-m",
-        "tests.cluster.cluster",
-        "keep",
-        "--folder",
-        str(keeping.folder),
-        *(() if images else ("--without-images",)),
-    )
-    with keeping.log.open("ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    eventually(lambda: keeping.kubeconfig.exists() or process.poll() is not None, "the cluster is up", _START_SECONDS)
-    if process.poll() is not None:
-        raise ClusterError(keeping.log.read_text().strip())
-    return process.pid
-
-
-def down(keeping: Keeping) -> None:
-    """End it and remove everything, also of one whose keeper was killed. Raises TimeoutError."""
-    running = keeping.keeper()
-    if running is not None:
-        os.kill(running, signal.SIGTERM)
-        eventually(lambda: keeping.keeper() is None, "the cluster is gone", _STOP_SECONDS)
-    cgroups.remove_abandoned()
-    if keeping.folder.exists():
+        cgroups.remove_of(keeping.keeper())
         shutil.rmtree(keeping.folder)
 
 

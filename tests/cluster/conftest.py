@@ -10,6 +10,7 @@ import pytest
 
 from deploy.images import build
 from tests.cluster import api_server as api_servers
+from tests.cluster import cgroups
 from tests.cluster import node as nodes
 from tests.cluster.api_server import ApiServer
 from tests.cluster.node import Node
@@ -74,5 +75,6 @@ def base_image() -> nodes.Image:
 @pytest.fixture(scope="session")
 def node(node_programs: nodes.Programs, base_image: nodes.Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """The cluster of one node that all tests share: each works in a namespace of its own (`Node.namespace`) and leaves the node running."""
+    cgroups.remove_abandoned()  # of test runs that were killed
     with Node(node_programs, tmp_path_factory.mktemp("node") / "shared", image=base_image) as running:
         yield running
