@@ -50,7 +50,7 @@ def _python_components(folders: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _python_licences(found: Distribution) -> list[str]:
-    """By trust: the SPDX expression, a short `License` field, the classifiers."""
+    """By trust: the SPDX expression, a short `License` field, the classifiers, the licence's own file."""
     expressions = found.metadata.get_all("License-Expression")
     if expressions:
         return list(expressions)
@@ -58,7 +58,8 @@ def _python_licences(found: Distribution) -> list[str]:
     if field and len(field) <= _LONGEST_NAME and "\n" not in field:
         return [field]
     classifiers = found.metadata.get_all("Classifier") or ()
-    return [classifier.removeprefix(_CLASSIFIER) for classifier in classifiers if classifier.startswith(_CLASSIFIER)]
+    named = [classifier.removeprefix(_CLASSIFIER) for classifier in classifiers if classifier.startswith(_CLASSIFIER)]
+    return named or [f"see {file}" for file in found.files or () if file.parent.name == "licenses"]
 
 
 def _debian_components() -> Iterator[dict[str, Any]]:

@@ -58,6 +58,12 @@ class Keeping:
             return False
         return False
 
+    def remove_remains(self) -> None:
+        """Remove what its last keeper, which is gone, left behind."""
+        keeper = self._lock.read_text() if self._lock.exists() else ""
+        if keeper:
+            cgroups.remove_of(int(keeper))
+
     def keeper(self) -> int:
         """The id of the process that keeps it. Raises TimeoutError when there is none."""
         return int(eventually(self._lock.read_text, "the cluster has a keeper"))
@@ -88,7 +94,7 @@ def down(keeping: Keeping) -> None:
         os.kill(keeping.keeper(), signal.SIGTERM)
         eventually(lambda: not keeping.is_kept(), "the cluster is gone", _STOP_SECONDS)
     if keeping.folder.exists():
-        cgroups.remove_of(keeping.keeper())
+        keeping.remove_remains()
         shutil.rmtree(keeping.folder)
 
 
