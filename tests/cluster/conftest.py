@@ -78,3 +78,12 @@ def node(node_programs: nodes.Programs, base_image: nodes.Image, tmp_path_factor
     cgroups.remove_abandoned()  # of test runs that were killed
     with Node(node_programs, tmp_path_factory.mktemp("node") / "shared", image=base_image) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def images(node: Node) -> dict[str, build.Image]:
+    """hopgate's images by their targets, imported into the shared node. Minutes, where they have to be built first."""
+    built = build.images()
+    for image in built.values():
+        node.load_image(image.archive)
+    return built

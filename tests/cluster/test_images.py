@@ -40,15 +40,6 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def images(node: Node) -> dict[str, Image]:
-    """Every image, imported into the node."""
-    built = build.images()
-    for image in built.values():
-        node.load_image(image.archive)
-    return built
-
-
-@pytest.fixture(scope="module")
 def pods(node: Node, images: dict[str, Image]) -> str:
     """The namespace of a waiting pod of each image, named after its target: no user chosen, no rights, read-only root."""
     namespace = node.namespace()
