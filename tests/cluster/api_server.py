@@ -1,7 +1,8 @@
 """A real Kubernetes API server with its etcd on loopback, in a folder of its own: what the tests of the Kubernetes side stand on.
 
 There is no kubelet and no controller: pods stay Pending, a deleted namespace stays Terminating, nothing makes a default ServiceAccount
-(the admission plugin that would ask for one is off). Users are client certificates of a CA made for the run; `admin` may do everything.
+(the admission plugin that would ask for one is off); `node.Node` puts them beside it. Users are client certificates of a CA made for the
+run; `admin` may do everything.
 Both processes are killed, never asked to end, and die with this process. Flags as Kubernetes 1.37 has them.
 """
 
@@ -46,6 +47,9 @@ PORTS = range(20000, 32000)
 
 T = TypeVar("T")
 
+# What an API server is told that has no controller-manager and no node.
+ALONE = ("--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none")
+
 _SERVER = "kube-apiserver"
 _LIFE = datetime.timedelta(days=2)
 
@@ -65,15 +69,29 @@ class User:
     kubeconfig: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an API server's programs run: by default, where this process runs, for itself alone."""
+
+    # What each program's command is put behind.
+    enter: tuple[str, ...] = ()
+    # The addresses and names beside loopback's that the server's certificate is good for.
+    names: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ALONE
+
+
 def find_binaries() -> Path | None:
     """The folder with the programs: KUBEBUILDER_ASSETS (envtest's convention), or what `build.sh` made; None: not there."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    if assets:
-        return Path(assets)
+    return Path(assets) if assets else find_built("kubernetes")
+
+
+def find_built(name: str) -> Path | None:
+    """The folder NAME-VERSION that `build.sh` made of Kubernetes' programs; None: not there."""
     go_mod = (Path(__file__).parent / "go.mod").read_text().split()
     version = go_mod[go_mod.index("k8s.io/kubernetes") + 1].removeprefix("v")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "hopgate" / f"kubernetes-{version}"
+    folder = cache / "hopgate" / f"{name}-{version}"
     return folder if (folder / ".complete").exists() else None
 
 
@@ -92,28 +110,29 @@ def eventually(condition: Callable[[], T], what: str, seconds: float = DEADLINE_
 class ApiServer:
     """etcd and kube-apiserver. `start` after `kill` comes back at the same address, with the same objects, keys and users."""
 
-    def __init__(self, binaries: Path, folder: Path, *, flags: Sequence[str] = ()) -> None:
+    def __init__(self, binaries: Path, folder: Path, *, flags: Sequence[str] = (), place: Place | None = None) -> None:
         """`folder` must not exist yet; `stop` removes it. `flags` come after the API server's own: the last of two counts."""
         self.binaries = binaries
         self.folder = folder
-        self._flags = tuple(flags)
+        self._place = place or Place()
+        self._flags = (*self._place.flags, *flags)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: list[ApiClient] = []
         self._own_client: ApiClient | None = None
         self._namespaces = itertools.count(1)
         # PR_SET_PDEATHSIG goes by the thread that forked: one thread starts every process, and lives as long as they may.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="cluster")
-        self._etcd_port, self._peer_port, self._port = _free_ports(3)
+        self._etcd_port, self._peer_port, self.port = _free_ports(3)
         folder.mkdir(mode=0o700, parents=True)
         self._authority = _Authority(folder)
-        self._authority.issue("server", "kube-apiserver", server=True)
+        self.serving_certificate("server", "kube-apiserver", self._place.names)
         _write_service_account_keys(folder)
         self.admin = self.user("admin", "system:masters")
 
     @property
     def url(self) -> str:
         """`https://127.0.0.1:PORT`."""
-        return f"https://127.0.0.1:{self._port}"
+        return f"https://127.0.0.1:{self.port}"
 
     @property
     def etcd_url(self) -> str:
@@ -133,22 +152,41 @@ class ApiServer:
     def start(self) -> None:
         """Start what doesn't run, and wait until `/readyz` answers. Raises ClusterError with the end of the log."""
         if "etcd" not in self._processes:
-            self._spawn("etcd", self._etcd_arguments())
+            self.spawn("etcd", (str(self.binaries / "etcd"), *self._etcd_arguments()))
         if _SERVER not in self._processes:
-            self._spawn(_SERVER, self._server_arguments())
+            self.spawn(_SERVER, (str(self.binaries / _SERVER), *self._server_arguments()))
         eventually(self._ready, "the API server is ready")
 
-    def kill(self) -> None:
-        """End the API server at once (SIGKILL); etcd stays. Nothing happens when it doesn't run."""
-        self._kill(_SERVER)
+    def spawn(self, program: str, command: Sequence[str]) -> int:
+        """Start a program where the API server runs, and give its process id; it ends with `stop`. `program` names its log."""
+        entered = ("setpriv", "--pdeathsig", "KILL", *self._place.enter, *command)
+        with (self.folder / f"{program}.log").open("ab") as log:
+            started = self._starter.submit(
+                subprocess.Popen, entered, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, process_group=0
+            )
+            self._processes[program] = started.result()
+        return self._processes[program].pid
+
+    def kill(self, program: str = _SERVER) -> None:
+        """End a program at once (SIGKILL), by default the API server; etcd stays. Nothing happens when it doesn't run."""
+        process = self._processes.pop(program, None)
+        if process is not None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    def check(self) -> None:
+        """Raises ClusterError, with the end of its log, when a program ended by itself."""
+        for program, process in self._processes.items():
+            if process.poll() is not None:
+                raise ClusterError(f"{program} ended with status {process.returncode}:\n{self.log(program)}")
 
     def stop(self) -> None:
-        """End both, close all clients, remove the folder."""
+        """End all programs, close all clients, remove the folder."""
         for client in self._clients:
             client.close()  # type: ignore[no-untyped-call]  # the client's own annotations end here
         self._clients.clear()
         for program in tuple(self._processes):
-            self._kill(program)
+            self.kill(program)
         self._starter.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -178,6 +216,10 @@ class ApiServer:
         }
         kubeconfig.write_text(json.dumps(content))
         return User(name=name, groups=groups, certificate=certificate, key=key, kubeconfig=kubeconfig)
+
+    def serving_certificate(self, file: str, name: str, names: Sequence[str] = ()) -> tuple[Path, Path]:
+        """Write `FILE.crt` and `FILE.key` for a server at loopback and at `names` (addresses, DNS names), and give their paths."""
+        return self._authority.issue(file, name, names=("127.0.0.1", "localhost", *names))
 
     def client(self, user: User | None = None, *, retries: int | None = None) -> ApiClient:
         """A client of `user` (None: the admin), closed by `stop`. `retries` 0: no error is tried again."""
@@ -244,27 +286,11 @@ class ApiServer:
             self._own_client = self.client(retries=0)
         return self._own_client
 
-    def _spawn(self, program: str, arguments: Sequence[str]) -> None:
-        command = ("setpriv", "--pdeathsig", "KILL", str(self.binaries / program), *arguments)
-        with (self.folder / f"{program}.log").open("ab") as log:
-            started = self._starter.submit(
-                subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, process_group=0
-            )
-            self._processes[program] = started.result()
-
-    def _kill(self, program: str) -> None:
-        process = self._processes.pop(program, None)
-        if process is not None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-
     def _ready(self) -> bool:
-        for program, process in self._processes.items():
-            if process.poll() is not None:
-                raise ClusterError(f"{program} ended with status {process.returncode}:\n{self.log(program)}")
+        self.check()
         context = ssl.create_default_context(cafile=self.ca_file)
         context.load_cert_chain(self.admin.certificate, self.admin.key)
-        connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=5, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == http.HTTPStatus.OK
@@ -288,7 +314,7 @@ class ApiServer:
     def _server_arguments(self) -> tuple[str, ...]:
         return (
             f"--etcd-servers={self.etcd_url}",
-            f"--secure-port={self._port}",
+            f"--secure-port={self.port}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
             f"--tls-cert-file={self.folder / 'server.crt'}",
@@ -299,10 +325,10 @@ class ApiServer:
             f"--service-account-signing-key-file={self.folder / 'service-account.key'}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-cluster-ip-range={SERVICE_ADDRESSES}",
-            "--authorization-mode=RBAC",
-            "--disable-admission-plugins=ServiceAccount",
             "--allow-privileged=true",
-            "--endpoint-reconciler-type=none",
+            f"--kubelet-client-certificate={self.admin.certificate}",
+            f"--kubelet-client-key={self.admin.key}",
+            f"--kubelet-certificate-authority={self.ca_file}",
             *self._flags,
         )
 
@@ -329,16 +355,15 @@ class _Authority:
         self.certificate_file = folder / "ca.crt"
         self._sign(builder.add_extension(usage, critical=True), self.certificate_file)
 
-    def issue(self, file: str, name: str, *, groups: Sequence[str] = (), server: bool = False) -> tuple[Path, Path]:
-        """Write `FILE.crt` and `FILE.key` and give their paths."""
+    def issue(self, file: str, name: str, *, groups: Sequence[str] = (), names: Sequence[str] = ()) -> tuple[Path, Path]:
+        """Write `FILE.crt` and `FILE.key` and give their paths: a server's when it has `names` (addresses, DNS names), else a client's."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if names else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = self._builder(subject, key).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        if server:
-            addresses = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
-            builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         certificate_file, key_file = self._folder / f"{file}.crt", self._folder / f"{file}.key"
         _write_key(key_file, key)
         self._sign(builder, certificate_file)
@@ -361,6 +386,13 @@ class _Authority:
     def _sign(self, builder: x509.CertificateBuilder, file: Path) -> None:
         certificate = builder.sign(self._key, hashes.SHA256())
         file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _write_key(file: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:

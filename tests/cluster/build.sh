@@ -1,51 +1,73 @@
 #!/usr/bin/env bash
-# Builds the Kubernetes programs of the cluster tests (kube-apiserver, etcd, kubectl) from go.mod into a folder outside the repository, once:
-# four minutes on two cores. Prints that folder. With KUBEBUILDER_ASSETS set nothing is built and that folder is printed.
-# The programs are not optimised (-N -l): they are built in half the time and start as fast.
+# Builds the Go programs of the cluster tests into folders outside the repository, each once, and prints the folders. Parts, in any number:
+#   api    kube-apiserver, kubectl, etcd: four minutes on two cores. With KUBEBUILDER_ASSETS set nothing is built and that folder is printed.
+#   node   kubelet, kube-controller-manager, kube-scheduler, kube-proxy: two minutes and a half after `api`.
+#   helm   helm: two minutes.
+# Without a part: api. Versions come from go.mod, Helm's from here. Kubernetes' programs are not optimised (-N -l): they are built in half
+# the time and start as fast.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-programs=(kube-apiserver kubectl etcd)
-
-if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
-	for program in "${programs[@]}"; do
-		[ -x "$KUBEBUILDER_ASSETS/$program" ] || { echo "KUBEBUILDER_ASSETS: $KUBEBUILDER_ASSETS has no program $program; unset it to have the programs built" >&2; exit 1; }
-	done
-	echo "$KUBEBUILDER_ASSETS"
-	exit
-fi
-
-version="$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$here/go.mod")"
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/hopgate"
-done_folder="$cache/kubernetes-${version#v}"
-if [ -e "$done_folder/.complete" ]; then
-	echo "$done_folder"
-	exit
-fi
-command -v go >/dev/null || { echo "building the Kubernetes programs needs Go 1.26 or newer; install it, or name a folder that holds them in KUBEBUILDER_ASSETS" >&2; exit 1; }
+version="$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$here/go.mod")"
+helm_version=v4.3.1
+export CGO_ENABLED=0 GOGC="${GOGC:-400}" GOWORK=off
 
-mkdir -p "$cache"
-exec 9>"$cache/kubernetes.lock"
-flock 9
-if [ -e "$done_folder/.complete" ]; then
-	echo "$done_folder"
-	exit
-fi
-rm -rf "$cache"/kubernetes-aside.*
-aside="$(mktemp -d "$cache/kubernetes-aside.XXXXXX")"
-trap 'rm -rf "$aside"' EXIT
-
-IFS=. read -r major minor _ <<<"${version#v}"
-component=k8s.io/component-base/version
-stamp="-X $component.gitVersion=$version -X $component.gitMajor=$major -X $component.gitMinor=$minor -X $component.gitTreeState=clean \
+kubernetes() { # kubernetes FOLDER PROGRAM...
+	local folder="$1" component=k8s.io/component-base/version major minor
+	shift
+	IFS=. read -r major minor _ <<<"${version#v}"
+	local stamp="-X $component.gitVersion=$version -X $component.gitMajor=$major -X $component.gitMinor=$minor -X $component.gitTreeState=clean \
 -X $component.gitCommit=0000000000000000000000000000000000000000 -X $component.buildDate=2026-01-01T00:00:00Z"
-export CGO_ENABLED=0 GOFLAGS='-buildvcs=false -mod=readonly' GOGC="${GOGC:-400}" GOWORK=off
-build=(nice -n 19 go build -C "$here" -trimpath -gcflags 'all=-N -l')
-"${build[@]}" -ldflags "-s -w $stamp" -o "$aside/" k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl >&2
-"${build[@]}" -ldflags '-s -w' -o "$aside/etcd" go.etcd.io/etcd/server/v3 >&2
+	GOFLAGS='-buildvcs=false -mod=readonly' nice -n 19 go build -C "$here" -trimpath -gcflags 'all=-N -l' -ldflags "-s -w $stamp" -o "$folder/" \
+		"${@/#/k8s.io/kubernetes/cmd/}"
+}
 
-touch "$aside/.complete"
-chmod 755 "$aside"
-rm -rf "$done_folder"
-mv -T "$aside" "$done_folder"
-echo "$done_folder"
+build() { # build PART FOLDER
+	case "$1" in
+	api)
+		kubernetes "$2" kube-apiserver kubectl
+		GOFLAGS='-buildvcs=false -mod=readonly' nice -n 19 go build -C "$here" -trimpath -gcflags 'all=-N -l' -ldflags '-s -w' -o "$2/etcd" \
+			go.etcd.io/etcd/server/v3
+		;;
+	node) kubernetes "$2" kubelet kube-controller-manager kube-scheduler kube-proxy ;;
+	helm) GOBIN="$2" GOFLAGS=-buildvcs=false nice -n 19 go install -trimpath -ldflags '-s -w' "helm.sh/helm/v4/cmd/helm@$helm_version" ;;
+	esac
+}
+
+for part in "${@:-api}"; do
+	case "$part" in
+	api) folder="$cache/kubernetes-${version#v}" ;;
+	node) folder="$cache/kubernetes-node-${version#v}" ;;
+	helm) folder="$cache/helm-${helm_version#v}" ;;
+	*)
+		echo "expected a part (api, node, helm), got $part" >&2
+		exit 2
+		;;
+	esac
+	if [ "$part" = api ] && [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+		for program in kube-apiserver kubectl etcd; do
+			[ -x "$KUBEBUILDER_ASSETS/$program" ] || { echo "KUBEBUILDER_ASSETS: $KUBEBUILDER_ASSETS has no program $program; unset it to have the programs built" >&2; exit 1; }
+		done
+		echo "$KUBEBUILDER_ASSETS"
+		continue
+	fi
+	if [ ! -e "$folder/.complete" ]; then
+		command -v go >/dev/null || { echo "building the Kubernetes programs needs Go 1.26 or newer; install it, or name a folder that holds those of the API server in KUBEBUILDER_ASSETS" >&2; exit 1; }
+		mkdir -p "$cache"
+		exec 9>"$cache/kubernetes.lock"
+		flock 9
+		rm -rf "$cache"/kubernetes-aside.* # of builds that were killed
+		if [ ! -e "$folder/.complete" ]; then # another build may have finished while this one waited
+			aside="$(mktemp -d "$cache/kubernetes-aside.XXXXXX")"
+			trap 'rm -rf "$aside"' EXIT
+			build "$part" "$aside" >&2
+			touch "$aside/.complete"
+			chmod 755 "$aside"
+			rm -rf "$folder"
+			mv -T "$aside" "$folder"
+		fi
+		exec 9>&-
+	fi
+	echo "$folder"
+done

@@ -1,4 +1,5 @@
-"""One API server for the tests of this folder, with hopgate's resource definitions in it, and one of its own for a test that breaks it."""
+"""What the tests of this folder share: one API server with hopgate's resource definitions in it, one of its own for a test that breaks it,
+and one node on which pods run."""
 
 from __future__ import annotations
 
@@ -7,17 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from deploy.images import build
 from tests.cluster import api_server as api_servers
+from tests.cluster import cgroups
+from tests.cluster import node as nodes
 from tests.cluster.api_server import ApiServer
+from tests.cluster.node import Node
 from tests.cluster.verdicts import Verdicts
 
+_NODE = {"node", "node_programs", "base_image", "images"}
 DEFINITIONS = Path(__file__).resolve().parents[2] / "deploy" / "charts" / "hopgate" / "crds"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test of this folder that stands on an API server is marked `cluster`."""
+    """Every test of this folder that stands on an API server is marked `cluster`, and every one that needs a node `node`."""
     for item in items:
+        if isinstance(item, pytest.Function) and _NODE & set(item.fixturenames):
+            item.add_marker(pytest.mark.node)
         if isinstance(item, pytest.Function) and "cluster_binaries" in item.fixturenames:
             item.add_marker(pytest.mark.cluster)
 
@@ -56,3 +64,36 @@ def hopgate_definitions(api_server: ApiServer) -> ApiServer:
 def verdicts(hopgate_definitions: ApiServer) -> Verdicts:
     """What the server and the reader of a folder say of a manifest."""
     return Verdicts(hopgate_definitions)
+
+
+@pytest.fixture(scope="session")
+def node_programs(cluster_binaries: Path) -> nodes.Programs:
+    """What a node is made of."""
+    programs = nodes.find_programs()
+    if programs is None:
+        pytest.skip(f"needs {', '.join(nodes.PACKAGES)} and Kubernetes' programs: run `make node-tools` (needs root and Go)")
+    return programs
+
+
+@pytest.fixture(scope="session")
+def base_image() -> nodes.Image:
+    """The base of the images: Debian with Python. Without a command of the pod's own it waits."""
+    base = build.base()
+    return nodes.Image(name=base.name, archive=base.archive)
+
+
+@pytest.fixture(scope="session")
+def node(node_programs: nodes.Programs, base_image: nodes.Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """The cluster of one node that all tests share: each works in a namespace of its own (`Node.namespace`) and leaves the node running."""
+    cgroups.remove_abandoned()  # of test runs that were killed
+    with Node(node_programs, tmp_path_factory.mktemp("node") / "shared", image=base_image) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def images(node: Node) -> dict[str, build.Image]:
+    """hopgate's images by their targets, imported into the shared node. Minutes, where they have to be built first."""
+    built = build.images()
+    for image in built.values():
+        node.load_image(image.archive)
+    return built
