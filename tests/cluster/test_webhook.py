@@ -89,6 +89,10 @@ def test_a_host_is_taken_over_by_nobody_and_its_owner_is_named_only_to_those_who
     may(server, user, mine, "toolservers.hopgate.dev")
     assert try_apply(server, theirs, "ToolServer", "weather", WEATHER) == ""
 
+    def copy() -> str:
+        return try_apply(server, mine, "ToolServer", "copy", WEATHER, user=user, dry_run=True)
+
+    eventually(lambda: "(DuplicateHost)" in copy(), "the other's host is seen")
     refused = try_apply(server, mine, "ToolServer", "copy", WEATHER, user=user)
     assert "spec.hosts[0]: the host `weather.example.com` belongs to an object already that you may not see (DuplicateHost)" in refused
     assert theirs not in refused
@@ -105,7 +109,10 @@ def test_an_address_of_another_namespace_is_taken_over_by_nobody(running: Webhoo
     tool = {"protocol": "MCP", "hosts": ["one.example.com"], "address": "203.0.113.7:9100"}
     assert try_apply(server, theirs, "ToolServer", "one", tool) == ""
 
-    assert "(DuplicateAddress)" in try_apply(server, mine, "ToolServer", "two", {**tool, "hosts": ["two.example.com"]})
+    two = {**tool, "hosts": ["two.example.com"]}
+    seen = "the other's address is seen"
+    eventually(lambda: "(DuplicateAddress)" in try_apply(server, mine, "ToolServer", "two", two, dry_run=True), seen)
+    assert "(DuplicateAddress)" in try_apply(server, mine, "ToolServer", "two", two)
     assert try_apply(server, mine, "ToolServer", "two", {**tool, "hosts": ["two.example.com"], "address": "203.0.113.8:9100"}) == ""
 
 
@@ -204,6 +211,7 @@ def test_an_authority_is_replaced_under_load_without_a_failed_call(running: Webh
         assert announced.successor is not None
         assert announced.authority == old.authority
         assert announced.successor[0] in running.ca_bundle()
+        certificates.await_in_force()
         go_on("the successor is announced")
         certificates.step()
         certificates.now += PUBLISH_SECONDS - 1

@@ -74,6 +74,7 @@ class Certificates:
         self.now = int(time.time())
         self._folder = folder
         self._namespace = namespace
+        self._server = server
         folder.mkdir()
         self.keeper = CertificateKeeper(
             client,
@@ -96,6 +97,7 @@ class Certificates:
         trusting = replace(self.kept, trusted=(aged[0], *self.kept.trusted))
         self.client.call("PUT", path, {**secret, "data": certificates.write(trusting)})
         self.step()
+        self.await_in_force()
         serving = authority.issue_serving(aged, ["127.0.0.1"], self.now - 86_400, certificates.LEAF_LIFE_SECONDS)
         old = Kept(authority=aged, serving=serving, trusted=(aged[0],))
         self.client.call("PUT", path, {**self.client.call("GET", path), "data": certificates.write(old)})
@@ -108,6 +110,32 @@ class Certificates:
         self._mount(kept)
         self.kept = kept
         return kept
+
+    def await_in_force(self) -> None:
+        """Wait until the API server goes by the configuration as it is now.
+
+        It does once it goes by a later one, which has a webhook that nobody serves.
+        """
+        path = f"{ADMISSION}/{VALIDATING[0]}/{VALIDATING[1]}"
+        marker: dict[str, Any] = {
+            "name": "marker.hopgate.dev",
+            "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+        }
+        before = len(self.client.call("GET", path)["webhooks"])
+        patched: list[Mapping[str, Any]] = [{"op": "add", "path": "/webhooks/-", "value": marker}]
+        self.client.call("PATCH", path, patched, content_type="application/json-patch+json")
+        eventually(lambda: marker["name"] in self._make_nothing(), "the API server goes by the configuration")
+        removed: list[Mapping[str, Any]] = [{"op": "remove", "path": f"/webhooks/{before}"}]
+        self.client.call("PATCH", path, removed, content_type="application/json-patch+json")
+
+    def _make_nothing(self) -> str:
+        try:
+            return self._server.kubectl("create", "configmap", "nothing", "-n", self._namespace, "--dry-run=server")
+        except ClusterError as error:
+            return str(error)
 
     def _mount(self, kept: Kept) -> None:
         for name, content in (("tls.crt", kept.serving[0]), ("tls.key", kept.serving[1].reveal())):
