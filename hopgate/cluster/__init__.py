@@ -1,0 +1,1 @@
+"""The processes of a cluster beside authz, composed of their parts."""

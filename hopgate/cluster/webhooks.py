@@ -1,0 +1,163 @@
+"""The process of the webhooks: `python -m hopgate.cluster webhooks`.
+
+It watches what is in force, answers the API server's questions about resources and pods, records what was accepted, and keeps the
+certificates that it serves with. Each of several processes does all of it: what they write is written only as the version that was read.
+The certificate comes back to it as files, from the Secret that it keeps: a process that starts first of all waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import ssl
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hopgate.audit.spool import Durability, Spool
+from hopgate.kubernetes import injection, validation
+from hopgate.kubernetes import webhook_configurations as configurations
+from hopgate.kubernetes.access import Rights
+from hopgate.kubernetes.api import ClientError
+from hopgate.kubernetes.certificate_keeper import CertificateKeeper
+from hopgate.kubernetes.client import Client
+from hopgate.kubernetes.injection_settings import Settings as InjectionSettings
+from hopgate.kubernetes.pod_reviewer import PodReviewer
+from hopgate.kubernetes.reviewers import Validator
+from hopgate.kubernetes.snapshots import Built
+from hopgate.kubernetes.watcher import SnapshotWatcher
+from hopgate.kubernetes.webhook_server import CertificateFiles, Reviewer, WebhookServer
+from hopgate.resources.kinds import ModelProvider, Provider
+from tokenmint import authority
+
+# Often enough for a certificate of days, seldom enough to go unnoticed; soon again after a refusal.
+KEEP_SECONDS: Final = 60.0
+RETRY_SECONDS: Final = 2.0
+_POLL_SECONDS: Final = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the process is run. `name` is that of the webhook configurations, and of the Secret in `namespace` that has the certificates.
+
+    `certificates` is the folder that this Secret's `tls.crt` and `tls.key` are mounted at, `server_names` what the API server calls this
+    process. Without `injection` no pod is asked about.
+    """
+
+    namespace: str
+    name: str
+    host: str
+    port: int
+    server_names: frozenset[str]
+    certificates: Path
+    spool: Path
+    writer: str
+    injection: InjectionSettings | None
+
+
+class WebhookProcess:
+    """One process. `run` until told to `end`. Raises AuditError for a spool that can't be used."""
+
+    def __init__(self, settings: Settings, client: Client) -> None:
+        self._settings = settings
+        self._ending = asyncio.Event()
+        self._built: Built | None = None
+        self._world: validation.World | None = None
+        self._spool = Spool(settings.spool, settings.writer, clock=time.time, durability=Durability.WRITE)
+        self._watcher = SnapshotWatcher(client, self._on_built)
+        self._keeper = CertificateKeeper(
+            client,
+            authority,
+            namespace=settings.namespace,
+            secret=settings.name,
+            names=settings.server_names,
+            configurations=[("validatingwebhookconfigurations", settings.name), ("mutatingwebhookconfigurations", settings.name)],
+            clock=lambda: int(time.time()),
+        )
+        rights = Rights(client)
+        self._reviewers: dict[str, Reviewer] = {
+            configurations.VALIDATE_PATH: Validator(
+                source=client, world=lambda: self._world, may=rights, record=self._spool.append, time_us=_now_us
+            )
+        }
+        if settings.injection is not None:
+            self._reviewers[configurations.INJECT_PATH] = PodReviewer(
+                calls=client,
+                inject=functools.partial(injection.inject, settings=settings.injection),
+                may=rights,
+                providers=self._providers,
+                record=self._spool.append,
+                time_us=_now_us,
+            )
+
+    @property
+    def ready(self) -> bool:
+        """Whether questions should be led here: what is in force is known."""
+        return self._world is not None and not self._ending.is_set()
+
+    def end(self) -> None:
+        """Let `run` end in an orderly way."""
+        self._ending.set()
+
+    async def run(self) -> None:
+        """Serve until `end`. The API server's absence breaks nothing."""
+        self._watcher.start()
+        keeping = asyncio.create_task(self._keep())
+        try:
+            files = await self._files()
+            if files is None:
+                return
+            settings = self._settings
+            async with WebhookServer(files, self._reviewers, ready=lambda: self.ready, host=settings.host, port=settings.port) as server:
+                _log.info("webhooks are answered at port %d", server.port)
+                await self._ending.wait()
+        finally:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+            await asyncio.to_thread(self._watcher.stop)
+            self._spool.close()
+
+    async def _keep(self) -> None:
+        while True:
+            pause = KEEP_SECONDS
+            try:
+                await asyncio.to_thread(self._keeper.step)
+            except ClientError as error:
+                _log.warning("the certificates could not be looked after: %s (%s)", error, error.code)
+                pause = RETRY_SECONDS
+            await asyncio.sleep(pause)
+
+    async def _files(self) -> CertificateFiles | None:
+        """The mounted certificate, once it is there; None when told to end before."""
+        folder = self._settings.certificates
+        while not self._ending.is_set():
+            try:
+                return CertificateFiles(folder / "tls.crt", folder / "tls.key")
+            except (OSError, ssl.SSLError):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL_SECONDS):
+                        await self._ending.wait()
+        return None
+
+    def _on_built(self, built: Built) -> None:
+        """Called in the watch's thread; each value is swapped as one reference."""
+        self._built = built
+        self._world = validation.world_of(built)
+
+    def _providers(self, _: str) -> frozenset[Provider]:
+        """Whose SDKs need a placeholder key: any namespace's agents may be permitted any provider."""
+        built = self._built
+        if built is None:
+            return frozenset()
+        records = (destination.record for destination in built.snapshot.registry.destinations.values())
+        return frozenset(record.provider for record in records if isinstance(record, ModelProvider))
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

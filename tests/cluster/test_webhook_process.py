@@ -1,0 +1,182 @@
+"""`python -m hopgate.cluster webhooks` on a real API server, with the rights that it needs and no others."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hopgate.audit import verify
+from hopgate.kubernetes import webhook_configurations as configurations
+from tests.cluster.api_server import ApiServer, ClusterError, User, eventually
+from tests.cluster.conftest import DEFINITIONS
+from tests.cluster.test_webhook_pods import GOVERNED, make, starts_with_gate
+from tests.cluster.webhooks import try_apply
+
+NAME, NAMESPACE = "hopgate-webhooks", "hopgate-system"
+KINDS = "agents,toolservers,modelproviders,policies,clusterpolicies,identityproviders,shadowagents"
+BOTH = "validatingwebhookconfigurations,mutatingwebhookconfigurations"
+
+
+def grant(server: ApiServer, user: User) -> None:
+    """What the process needs: to watch, to ask for rights, and to look after its own Secret and configurations."""
+    rules: list[tuple[str, str, str, tuple[str, ...]]] = [
+        ("hopgate.dev", KINDS, "list,watch", ()),
+        ("", "services", "list,watch", ()),
+        ("", "secrets", "get", ()),
+        ("", "namespaces", "get", ()),
+        ("authorization.k8s.io", "subjectaccessreviews", "create", ()),
+        ("admissionregistration.k8s.io", BOTH, "get,patch", (NAME,)),
+    ]
+    own: list[tuple[str, str, str, tuple[str, ...]]] = [("", "secrets", "create", ()), ("", "secrets", "update", (NAME,))]
+
+    def described(given: list[tuple[str, str, str, tuple[str, ...]]]) -> list[dict[str, Any]]:
+        return [
+            {"apiGroups": [group], "resources": resources.split(","), "verbs": verbs.split(",")}
+            | ({"resourceNames": [*named]} if named else {})
+            for group, resources, verbs, named in given
+        ]
+
+    subject = [{"kind": "User", "name": user.name, "apiGroup": "rbac.authorization.k8s.io"}]
+    for kind, metadata, given in (("ClusterRole", {"name": NAME}, rules), ("Role", {"name": NAME, "namespace": NAMESPACE}, own)):
+        common = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": metadata}
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME}
+        server.kubectl("apply", "-f", "-", stdin=json.dumps({**common, "kind": kind, "rules": described(given)}))
+        server.kubectl(
+            "apply", "-f", "-", stdin=json.dumps({**common, "kind": f"{kind}Binding", "roleRef": reference, "subjects": subject})
+        )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return int(held.getsockname()[1])
+
+
+class Process:
+    """The command, and the test in the kubelet's place: it mounts the Secret."""
+
+    def __init__(self, server: ApiServer, folder: Path) -> None:
+        self.server = server
+        self.port = free_port()
+        self.spool = folder / "spool"
+        self._certificates = folder / "certificates"
+        self._certificates.mkdir()
+        user = server.user("system:serviceaccount:hopgate-system:hopgate-webhooks")
+        grant(server, user)
+        self._log = folder / "log"
+        options = {
+            "--kubeconfig": user.kubeconfig,
+            "--namespace": NAMESPACE,
+            "--name": NAME,
+            "--listen": f"127.0.0.1:{self.port}",
+            "--server-name": "127.0.0.1",
+            "--certificates": self._certificates,
+            "--spool": self.spool,
+            "--proxy-image": "proxy:1",
+            "--authz-address": "10.96.0.9",
+            "--authz-name": "hopgate-authz.hopgate-system.svc",
+        }
+        given = [str(part) for option in options.items() for part in option]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                (sys.executable, "-m", "hopgate.cluster", "webhooks", *given), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def mount(self) -> None:
+        def kept() -> dict[str, str]:
+            assert self.process.poll() is None, self._log.read_text()
+            try:
+                return dict(json.loads(self.server.kubectl("get", "secret", NAME, "-n", NAMESPACE, "-o", "json"))["data"])
+            except ClusterError:
+                return {}
+
+        data = eventually(kept, "the process has made its certificates")
+        for name in ("tls.crt", "tls.key"):
+            (self._certificates / name).write_bytes(base64.b64decode(data[name]))
+
+    def register(self) -> None:
+        """As the chart does: without a `caBundle`, which is the process's to write."""
+        client = {"url": f"https://127.0.0.1:{self.port}"}
+        for made in (
+            configurations.validating(NAME, {"url": client["url"] + configurations.VALIDATE_PATH}),
+            configurations.mutating(NAME, {"url": client["url"] + configurations.INJECT_PATH}, NAMESPACE),
+        ):
+            self.server.kubectl("create", "-f", "-", stdin=json.dumps(made))
+
+    def changes(self) -> list[dict[str, Any]]:
+        lines = [line for file in sorted(self.spool.rglob("*.jsonl")) for line in file.read_bytes().splitlines()]
+        return [json.loads(line)["record"] for line in lines]
+
+
+@contextmanager
+def started(server: ApiServer, folder: Path) -> Iterator[Process]:
+    running = Process(server, folder)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+@pytest.fixture
+def server(own_api_server: ApiServer) -> ApiServer:
+    own_api_server.install(DEFINITIONS)
+    own_api_server.kubectl("create", "namespace", NAMESPACE)
+    return own_api_server
+
+
+def test_it_serves_both_webhooks_with_certificates_of_its_own_and_records_what_was_accepted(server: ApiServer, tmp_path: Path) -> None:
+    with started(server, tmp_path) as running:
+        running.register()
+        running.mount()
+        bad = {"cedar": "permit (\n  principal,"}
+        eventually(lambda: "spec.cedar line 2" in try_apply(server, "default", "Policy", "bad", bad, dry_run=True), "a mistake is refused")
+        assert "(InvalidSyntax)" in try_apply(server, "default", "Policy", "bad", bad)
+        assert try_apply(server, "default", "Agent", "planner", {"owner": "team-a"}) == ""
+        governed, other = server.namespace(GOVERNED), server.namespace()
+        eventually(lambda: starts_with_gate(make(server, governed, "probe", dry_run=True)), "pods are asked about")
+        pod = make(server, governed, "one")
+        assert starts_with_gate(pod)
+        assert pod["spec"]["initContainers"][0]["image"] == "proxy:1"
+        assert not starts_with_gate(make(server, other, "one"))
+        assert "(HostNetwork)" in make(server, governed, "two", spec={"hostNetwork": True})
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        assert [(change["operation"], change["kind"], change["name"]) for change in running.changes()] == [
+            ("Create", "Agent", "default/planner")
+        ]
+        assert verify.verify(running.spool).faults == ()
+        # Nobody answers: what was governed stays shut, and a deletion goes on.
+        assert "failed calling webhook" in try_apply(server, "default", "Agent", "other", {})
+        assert "failed calling webhook" in make(server, governed, "three")
+        assert "initContainers" not in make(server, other, "two")["spec"]
+        server.kubectl("delete", "agent.hopgate.dev", "planner", "-n", "default")
+
+
+def test_two_processes_keep_one_certificate(server: ApiServer, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with started(server, tmp_path / "one") as one, started(server, tmp_path / "two") as two:
+        one.register()
+        for each in (one, two):
+            each.mount()
+        first = server.kubectl("get", "secret", NAME, "-n", NAMESPACE, "-o", "jsonpath={.data}")
+
+        def trusted() -> bool:
+            path = "jsonpath={.webhooks[*].clientConfig.caBundle}"
+            found = server.kubectl("get", "validatingwebhookconfiguration", NAME, "-o", path).split()
+            return len(found) == 2 and len(set(found)) == 1
+
+        eventually(trusted, "the configuration has the authority")
+        eventually(lambda: try_apply(server, "default", "Agent", "planner", {}) == "", "the first answers")
+        assert server.kubectl("get", "secret", NAME, "-n", NAMESPACE, "-o", "jsonpath={.data}") == first
+        assert two.process.poll() is None
