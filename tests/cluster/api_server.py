@@ -115,7 +115,7 @@ class ApiServer:
         self.binaries = binaries
         self.folder = folder
         self._place = place or Place()
-        self._flags = (*self._place.flags, *flags)
+        self._flags = tuple(flags)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: list[ApiClient] = []
         self._own_client: ApiClient | None = None
@@ -179,6 +179,12 @@ class ApiServer:
         for program, process in self._processes.items():
             if process.poll() is not None:
                 raise ClusterError(f"{program} ended with status {process.returncode}:\n{self.log(program)}")
+
+    def restart(self, flags: Sequence[str]) -> None:
+        """End the API server at once and start it with other `flags` of the caller's."""
+        self.kill()
+        self._flags = tuple(flags)
+        self.start()
 
     def stop(self) -> None:
         """End all programs, close all clients, remove the folder."""
@@ -329,6 +335,7 @@ class ApiServer:
             f"--kubelet-client-certificate={self.admin.certificate}",
             f"--kubelet-client-key={self.admin.key}",
             f"--kubelet-certificate-authority={self.ca_file}",
+            *self._place.flags,
             *self._flags,
         )
 

@@ -213,10 +213,10 @@ def test_keys_that_the_server_rotates_are_followed(cluster_binaries: Path, tmp_p
         first = place.token(pod)
         known = place.workloads()
         assert who(known, first) == "demo/planner"
-        restart(server, signing_flags(new, old, new))
+        server.restart(signing_flags(new, old, new))
         second = place.token(pod)
         assert [who(known, first), who(known, second)] == ["demo/planner", "demo/planner"]
-        restart(server, signing_flags(new, new))
+        server.restart(signing_flags(new, new))
         known.cluster = replace(known.cluster, jwks=place.jwks())
         assert [who(known, first), who(known, second)] == ["TokenKeyUnknown", "demo/planner"]
 
@@ -233,9 +233,3 @@ def signing_flags(signing: Path, *published: Path) -> tuple[str, ...]:
     """With which key the server signs, and which it publishes beside its usual one."""
     keys = (f"--service-account-key-file={file.with_suffix('.pub')}" for file in published)
     return (f"--service-account-signing-key-file={signing.with_suffix('.key')}", *keys)
-
-
-def restart(server: ApiServer, flags: tuple[str, ...]) -> None:
-    server.kill()
-    server._flags = flags
-    server.start()

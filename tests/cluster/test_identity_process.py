@@ -32,7 +32,7 @@ from tests.authz.test_check import encoded
 from tests.authz.test_server_tls import Front
 from tests.cluster.api_feeds import Feeds
 from tests.cluster.api_server import ApiServer
-from tests.cluster.test_identity import AUDIENCE, ISSUER, Place, PodName, as_json, restart, signing_flags, write_signing_key
+from tests.cluster.test_identity import AUDIENCE, ISSUER, Place, PodName, as_json, signing_flags, write_signing_key
 
 DEADLINE_SECONDS = 30.0
 SYSTEM = "hopgate"
@@ -237,7 +237,7 @@ async def test_a_key_that_the_server_begins_to_sign_with_is_known_within_seconds
             await process.ready()
             async with world.channel(process.running.port) as channel:
                 assert is_allowed(await ask(channel, request, before))
-                await asyncio.to_thread(restart, world.server, signing_flags(tmp_path / "next", tmp_path / "next"))
+                await asyncio.to_thread(world.server.restart, signing_flags(tmp_path / "next", tmp_path / "next"))
                 token = await asyncio.to_thread(world.demo.token, pod)
                 assert "TokenKeyUnknown" in reason(await ask(channel, request, token))
                 asked = time.monotonic()
@@ -245,7 +245,7 @@ async def test_a_key_that_the_server_begins_to_sign_with_is_known_within_seconds
                     assert time.monotonic() - asked < LATEST_SECONDS
                 assert is_allowed(await ask(channel, request, before))
     finally:
-        await asyncio.to_thread(restart, world.server, ())
+        await asyncio.to_thread(world.server.restart, ())
 
 
 def at_receiver(sent: CheckInput, answer: pb.CheckResponse) -> bytes:
