@@ -1,5 +1,8 @@
 # hopgate: `make help` lists what can be made. Everything it installs goes to .venv and the user's cache folder.
 
+# Go's own installation, which is not in everybody's PATH.
+export PATH := $(PATH):/usr/local/go/bin
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

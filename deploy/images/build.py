@@ -151,7 +151,7 @@ class Buildah:
     """Debian's buildah as root, with a storage of its own in a folder, without an engine, and without a registry."""
 
     def __init__(self, folder: Path) -> None:
-        self._program = ("buildah", "--root", str(folder / "root"), "--runroot", str(folder / "run"))
+        self._program: tuple[str, ...] = ("buildah", "--root", str(folder / "root"), "--runroot", str(folder / "run"))
         try:
             _run(*self._program, "--storage-driver", "overlay", "images")
             self._program += ("--storage-driver", "overlay")
@@ -252,7 +252,7 @@ def labels(image: Image) -> dict[str, str]:
 
 
 def _blob(descriptor: dict[str, Any]) -> str:
-    return "blobs/" + descriptor["digest"].replace(":", "/")
+    return f"blobs/{descriptor['digest'].replace(':', '/')}"
 
 
 def _read_json(archive: tarfile.TarFile, name: str) -> dict[str, Any]:
