@@ -9,20 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from authz.dns_allowance import Allowance
 from authz.dns_connections import Connections
+from authz.dns_datagrams import Datagrams
 from authz.dns_questions import Questions, Record
 from hopgate.identity.names import ObjectName
 from hopgate.resources.registry import Registry
-
-RECEIVE_BYTES: Final = 4096
-# asm-generic/socket.h: each message tells how many the socket has dropped so far, as 32 bits.
-SO_RXQ_OVFL: Final = 40
 
 
 class Sockets(Protocol):
@@ -51,7 +47,7 @@ class Resolver:
         self._allowance = Allowance(clock)
         self._connections = Connections(self._questions, lambda _: agent, lambda _: self._allowance)
         self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._dropped: dict[socket.socket, int] = {}
+        self._datagrams = Datagrams()
         self._sockets: Sockets | None = None
 
     @property
@@ -63,8 +59,7 @@ class Resolver:
         """Serve on these sockets, which are this object's to close."""
         self._sockets = sockets
         for datagram in sockets.datagram:
-            datagram.settimeout(0)
-            datagram.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+            self._datagrams.prepare(datagram)
             self._listen(datagram)
         await self._connections.start(sockets.listening)
 
@@ -93,22 +88,8 @@ class Resolver:
             self._paused[datagram] = loop.call_later(pause, self._listen, datagram)
             return
         with contextlib.suppress(OSError):  # the asker is gone, or the namespace is
-            data, ancillary, _, asker = datagram.recvmsg(RECEIVE_BYTES, socket.CMSG_SPACE(4))
-            self._count_dropped(datagram, ancillary)
+            data, asker = self._datagrams.receive(datagram)
+            self._questions.counters["dropped"] = self._datagrams.dropped
             reply = self._questions.answer(self._agent, data, "UDP")
             if reply is not None:
                 datagram.sendto(reply, asker)
-
-    def _count_dropped(self, datagram: socket.socket, ancillary: Sequence[tuple[int, int, bytes]]) -> None:
-        dropped = dropped_so_far(ancillary)
-        if dropped is not None:
-            self._dropped[datagram] = dropped
-            self._questions.counters["dropped"] = sum(self._dropped.values())
-
-
-def dropped_so_far(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
-    """What the kernel says beside a message of the messages that it could not keep on this socket; None: nothing yet."""
-    for level, kind, value in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
-            return int.from_bytes(value, sys.byteorder)
-    return None

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from authz import resolver
 from authz.dns_allowance import Allowance
 from authz.dns_connections import Connections
+from authz.dns_datagrams import Datagrams
 from authz.dns_questions import Questions, Record
 from authz.resolver import Sockets
 from hopgate.identity.names import ObjectName
@@ -43,7 +43,7 @@ class SharedResolver:
         self._questions = Questions(registry, record)
         self._allowances: dict[ObjectName, Allowance] = {}
         self._connections = Connections(self._questions, self._whose_plain, self._allowance)
-        self._dropped_by_kernel: dict[socket.socket, int] = {}
+        self._datagrams = Datagrams()
         self._dropped_here = 0
         self._sockets: Sockets | None = None
 
@@ -56,8 +56,7 @@ class SharedResolver:
         """Serve on these sockets, which are this object's to close."""
         self._sockets = sockets
         for datagram in sockets.datagram:
-            datagram.settimeout(0)
-            datagram.setsockopt(socket.SOL_SOCKET, resolver.SO_RXQ_OVFL, 1)
+            self._datagrams.prepare(datagram)
             asyncio.get_running_loop().add_reader(datagram, self._receive, datagram)
         await self._connections.start(sockets.listening)
 
@@ -74,11 +73,8 @@ class SharedResolver:
     def _receive(self, datagram: socket.socket) -> None:
         with contextlib.suppress(OSError):  # nothing more to read, or the asker is gone
             for _ in range(MESSAGES_PER_TURN):
-                data, ancillary, _, asker = datagram.recvmsg(resolver.RECEIVE_BYTES, socket.CMSG_SPACE(4))
-                dropped = resolver.dropped_so_far(ancillary)
-                if dropped is not None:
-                    self._dropped_by_kernel[datagram] = dropped
-                    self._count_dropped()
+                data, asker = self._datagrams.receive(datagram)
+                self._count_dropped()
                 reply = self._reply(asker[0], data)
                 if reply is not None:
                     datagram.sendto(reply, asker)
@@ -95,7 +91,7 @@ class SharedResolver:
         return self._questions.answer(agent, data, "UDP")
 
     def _count_dropped(self) -> None:
-        self.counters["dropped"] = self._dropped_here + sum(self._dropped_by_kernel.values())
+        self.counters["dropped"] = self._dropped_here + self._datagrams.dropped
 
     def _whose_plain(self, address: str) -> ObjectName | None:
         """An IPv4 address that came to an IPv6 socket is asked for as what it is; only a registered agent is an asker."""
