@@ -54,7 +54,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until `condition` holds. Raises TimeoutError after the deadline."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not await condition():  # noqa: ASYNC110 - other processes have no event to wait for
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # between two looks at the condition
 
 
 def allowing(

@@ -162,7 +162,7 @@ class EnvoyProcess:
         try:
             await self._spawn()
             await self._wait_ready()
-        except BaseException:
+        except BaseException:  # also when cancelled: no Envoy is left behind, and it is raised again
             await self._end()
             raise
         self._keeper = asyncio.create_task(self._keep())

@@ -196,7 +196,7 @@ def spawn(spec: SandboxSpec) -> SandboxProcess:
         # bubblewrap brings up loopback itself and fails when somebody else does so meanwhile: nobody plugs before it is done.
         _await_keeper(keeper)
         return process
-    except BaseException:
+    except BaseException:  # also an interrupt: bubblewrap is not left behind, and it is raised again
         keeper.kill()
         _end(keeper)
         raise

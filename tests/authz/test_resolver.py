@@ -171,7 +171,7 @@ async def test_what_the_kernel_drops_of_a_flood_is_counted(asked: tuple[Asked, R
         async with asyncio.timeout(30):
             while len(state.names) + resolver.counters["dropped"] < sent:
                 state.now += 1.0
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # between two looks at the condition
                 asker.send(QUESTION)  # the count comes with a message that is kept after those that were not
     assert resolver.counters["dropped"] > 0
 

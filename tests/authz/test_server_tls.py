@@ -34,7 +34,7 @@ def echo(request: bytes, _: Call) -> bytes:
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not condition():  # noqa: ASYNC110 - several things at once are waited for, none of which is an event
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # between two looks at the condition
 
 
 @pytest.fixture

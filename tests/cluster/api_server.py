@@ -104,7 +104,7 @@ def eventually(condition: Callable[[], T], what: str, seconds: float = DEADLINE_
             return value
         if time.monotonic() > end:
             raise TimeoutError(f"waited {seconds:g} s until {what}")
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks at the condition
 
 
 class ApiServer:
@@ -122,7 +122,7 @@ class ApiServer:
         self._namespaces = itertools.count(1)
         # PR_SET_PDEATHSIG goes by the thread that forked: one thread starts every process, and lives as long as they may.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="cluster")
-        self._etcd_port, self._peer_port, self.port = _free_ports(3)
+        self._etcd_port, self._peer_port, self.port = free_ports(3)
         folder.mkdir(mode=0o700, parents=True)
         self._authority = _Authority(folder)
         self.serving_certificate("server", "kube-apiserver", self._place.names)
@@ -416,7 +416,7 @@ def _write_service_account_keys(folder: Path) -> None:
     (folder / "service-account.pub").write_bytes(public)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on now."""
     found: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):

@@ -28,7 +28,7 @@ from tests.authz import requests
 from tests.authz.certificates import HOST, Mounted
 from tests.authz.requests import http, tool_call
 from tests.authz.test_check import encoded
-from tests.cluster.api_server import ApiServer
+from tests.cluster.api_server import ApiServer, free_ports
 from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.test_identity import AUDIENCE, ISSUER, Place
 from tests.cluster.test_identity_process import ask, is_allowed, reason
@@ -44,14 +44,6 @@ class Ports:
     listen: int
     health: int
     resolver: int
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 @asynccontextmanager
@@ -98,7 +90,7 @@ async def ready(port: int, process: subprocess.Popen[bytes]) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while await status(port) != health_pb2.HealthCheckResponse.SERVING:
             assert process.poll() is None
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # between two looks at the condition
 
 
 async def question(port: int, name: str) -> str:

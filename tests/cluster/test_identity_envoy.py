@@ -21,6 +21,7 @@ from authz.tls_files import TlsFiles
 from hopgate.local import envoy_process
 from tests.authz.certificates import HOST, Mounted
 from tests.authz.test_server_tls import Front, started, until
+from tests.cluster.api_server import free_ports
 
 pytestmark = pytest.mark.envoy
 
@@ -176,15 +177,9 @@ def listening(mounted: Mounted, answers: Answers, ready: Callable[[], bool] = la
     return Server(answers, TlsListener(address="127.0.0.1:0", files=files, ready=ready, connection_seconds=0.5))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-    return port
-
-
 @asynccontextmanager
 async def sidecar(folder: Path, mounted: Mounted, front: Front, answers: Answers) -> AsyncIterator[Sidecar]:
-    token, port = Token(folder / "tokens"), free_port()
+    token, port = Token(folder / "tokens"), free_ports(1)[0]
     secret = {
         "@type": f"{TYPES}.transport_sockets.tls.v3.Secret",
         "name": "workload",

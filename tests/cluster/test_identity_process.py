@@ -44,7 +44,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not condition():  # noqa: ASYNC110 - another process has no event to wait for
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # between two looks at the condition
     except TimeoutError:
         raise TimeoutError(f"waited until {what}") from None
 

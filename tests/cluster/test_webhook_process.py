@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pytest
 
 from hopgate.audit import verify
 from hopgate.kubernetes import webhook_configurations as configurations
-from tests.cluster.api_server import ApiServer, ClusterError, User, eventually
+from tests.cluster.api_server import ApiServer, ClusterError, User, eventually, free_ports
 from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.test_webhook_pods import GOVERNED, make, starts_with_gate
 from tests.cluster.webhooks import try_apply
@@ -56,17 +55,12 @@ def grant(server: ApiServer, user: User) -> None:
         )
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
-
-
 class Process:
     """The command, and the test in the kubelet's place: it mounts the Secret."""
 
     def __init__(self, server: ApiServer, folder: Path) -> None:
         self.server = server
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self.spool = folder / "spool"
         self._certificates = folder / "certificates"
         self._certificates.mkdir()

@@ -44,7 +44,7 @@ async def until(condition: Callable[[], bool]) -> None:
         while True:
             if condition():
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # between two looks at the condition
 
 
 async def reported(process: AuthzProcess, condition: Callable[[Report], bool]) -> Report:
@@ -54,7 +54,7 @@ async def reported(process: AuthzProcess, condition: Callable[[Report], bool]) -
             report = await process.report(SECONDS)
             if report is not None and condition(report):
                 return report
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # between two looks at the condition
 
 
 def gates(sequence: int, agent: str = "demo/researcher") -> State:
