@@ -117,14 +117,7 @@ class Client:
 
     def read_jwks(self) -> Mapping[str, Any]:
         """See `IdentitySource`."""
-        keys = kubernetes.client.OpenidApi(self._api)
-        return _read_json(
-            _ask(
-                lambda: keys.get_service_account_issuer_open_id_keyset(
-                    _preload_content=False, _request_timeout=(CONNECT_SECONDS, SECRET_SECONDS)
-                )
-            )
-        )
+        return self.call("GET", "/openid/v1/jwks", accept="application/jwk-set+json")
 
     def apply_lease(self, manifest: Manifest) -> None:
         """See `IdentitySource`."""
@@ -142,9 +135,11 @@ class Client:
             )
         )
 
-    def call(self, method: str, path: str, body: Body | None = None, *, content_type: str = "application/json") -> Manifest:
+    def call(
+        self, method: str, path: str, body: Body | None = None, *, content_type: str = "application/json", accept: str = "application/json"
+    ) -> Manifest:
         """One request for one object: what is asked of the API server beside lists and watches. Raises ClientError."""
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": accept}
         if body is not None:
             headers["Content-Type"] = content_type
         self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
