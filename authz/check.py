@@ -157,7 +157,7 @@ class Checker:
         presented = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else None
         keys = VerificationKeys(hop=self._keys.public_keys(now))
         if check.direction is Direction.MESH:
-            workload = mesh.identify(self._sources.mesh(), presented, check.principal, snapshot.registry.agents)
+            workload = mesh.identify(self._sources.mesh(), presented, check.principal, snapshot.registry.by_service_account)
         else:
             workload = self._sources.workloads().identify(presented, now)
         return decide(Hop(check=check, workload=workload), snapshot, keys, now)

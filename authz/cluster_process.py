@@ -18,13 +18,12 @@ from typing import Any, Final, Protocol
 
 from authz import dns_sockets, process, recording
 from authz.cluster_state import ClusterState
-from authz.mesh import NO_MESH, Mesh
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
 from authz.shared_resolver import SharedResolver
 from authz.tls_files import TlsFiles
 from authz.upstream_names import Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
-from hopgate.audit.spool import Durability, Spool
+from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
 from hopgate.kubernetes.keys import AuthzPods, PodReference
@@ -102,7 +101,6 @@ class Settings:
     certificate: Path
     private_key: Path
     spool: Path
-    mesh: Mesh = NO_MESH
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
     settle_seconds: float = SETTLE_SECONDS
@@ -128,11 +126,10 @@ class ClusterProcess:
             authz=AuthzPods(namespace=settings.pod.namespace, service_account=settings.service_account),
             pod=settings.pod,
             clock=time.time,
-            mesh=settings.mesh,
         )
         self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
         files = TlsFiles(settings.certificate, settings.private_key)
-        self._spool = Spool(settings.spool, process.new_writer(), clock=time.time, durability=Durability.WRITE)
+        self._spool = Spool(settings.spool, new_writer("authz"), clock=time.time, durability=Durability.WRITE)
         self.checker = process.checker_of(self.state, self.keys, self._spool)
         self._server = Server(
             self.checker.check,

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from authz import upstream_names, workloads_cluster
-from authz.mesh import NO_MESH, Mesh
+from authz import upstream_names
+from authz.mesh import NO_MESH
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
@@ -39,10 +39,9 @@ class ClusterState:
         authz: AuthzPods,
         pod: PodReference,
         clock: Callable[[], float],
-        mesh: Mesh = NO_MESH,
     ) -> None:
         self.workloads = workloads
-        self.mesh = mesh
+        self.mesh = NO_MESH
         self.pods = PodListener(self._pods_changed)
         self.leases = LeaseListener(self._learn)
         self._keys = keys
@@ -90,7 +89,7 @@ class ClusterState:
         before = self._snapshot
         self._put_in_force(snapshot)
         if before is None or before.registry.agents is not snapshot.registry.agents:
-            agents = workloads_cluster.by_service_account(snapshot.registry.agents)
+            agents = snapshot.registry.by_service_account
             self.workloads.cluster = replace(self.workloads.cluster, agents=agents)
 
     def outside_changed(self, hosts: Mapping[str, ResolvedHost]) -> None:

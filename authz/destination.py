@@ -79,13 +79,13 @@ def find_mesh(check: CheckInput, snapshot: Snapshot) -> Endpoint:
     """
     asked = check.http.unverified_host if check.http is not None else check.sni or ""
     endpoint = snapshot.registry.by_host.get(asked.lower().partition(":")[0])
-    if check.destination_name:
+    if check.destination_name and (endpoint is None or str(endpoint.destination.name) != check.destination_name):
         named = [found for found in snapshot.registry.by_address.values() if str(found.destination.name) == check.destination_name]
         if not named:
             raise DestinationError(
                 Reason.UNKNOWN_DESTINATION, "the Envoy's configuration names a destination that is not registered, or has no host"
             )
-        endpoint = endpoint if endpoint in named else named[0]
+        endpoint = named[0]
     if endpoint is None:
         raise DestinationError(Reason.UNKNOWN_DESTINATION, f"no registered destination has the host `{asked[:80]!r}`")
     _require_shape(check, endpoint)

@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from authz.workloads import Refusal
-from hopgate.identity import names
 from hopgate.identity.names import ObjectName
-from hopgate.resources.kinds import Agent
 
 _SPIFFE: Final = re.compile(r"spiffe://([a-z0-9._-]{1,255})/ns/([^/]{1,253})/sa/([^/]{1,253})")
 
@@ -33,8 +31,8 @@ class Mesh:
 NO_MESH: Final = Mesh()
 
 
-def identify(mesh: Mesh, credential: str | None, principal: str, agents: Mapping[ObjectName, Agent]) -> ObjectName | Refusal:
-    """The agent that the peer `principal` is, said by an Envoy that presented `credential`."""
+def identify(mesh: Mesh, credential: str | None, principal: str, agents: Mapping[tuple[str, str], ObjectName]) -> ObjectName | Refusal:
+    """The agent that the peer `principal` is, said by an Envoy that presented `credential`. `agents` by namespace and service account."""
     if not mesh.credential_sha256 or credential is None or not _is_credential(mesh, credential):
         return Refusal(code="MeshCredentialUnknown", message="the check came from no Envoy of a mesh that is trusted here")
     if not principal:
@@ -45,10 +43,7 @@ def identify(mesh: Mesh, credential: str | None, principal: str, agents: Mapping
     domain, namespace, account = match.groups()
     if domain not in mesh.trust_domains:
         return Refusal(code="TrustDomainUnknown", message="the peer's trust domain is not one that is trusted here")
-    for name, agent in agents.items() if names.is_label(namespace) else ():
-        if name.namespace == namespace and agent.service_account_name == account:
-            return name
-    return Refusal(code="AgentUnknown", message="no Agent has the peer's service account")
+    return agents.get((namespace, account), Refusal(code="AgentUnknown", message="no Agent has the peer's service account"))
 
 
 def _is_credential(mesh: Mesh, credential: str) -> bool:

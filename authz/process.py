@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import ctypes
 import logging
-import os
 import secrets
 import signal
 import sys
@@ -21,12 +20,12 @@ from typing import Protocol
 
 from authz import state as states
 from authz.check import Checker, Keys, Sources
-from authz.mesh import Mesh
+from authz.mesh import NO_MESH, Mesh
 from authz.server import Server
 from authz.state import Applied, Failed, Ready, Report, State, StateError
 from authz.workloads import HeldCredentials, Workloads
 from hopgate.audit.errors import AuditError
-from hopgate.audit.spool import Durability, Spool
+from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.manifests import snapshots
 from hopgate.manifests.snapshots import SnapshotError
 from hopgate.manifests.watch import FolderWatcher
@@ -52,7 +51,7 @@ class Process:
         self._state = State(sequence=0)
         self.snapshot = snapshot
         self.workloads: Workloads = HeldCredentials(self._state)
-        self.mesh = Mesh()
+        self.mesh = NO_MESH
         self.mistakes: tuple[str, ...] = ()
         self._reloading: asyncio.Task[None] | None = None
 
@@ -61,7 +60,7 @@ class Process:
         self._state = state
         self.workloads = HeldCredentials(state)
         self.mesh = (
-            Mesh()
+            NO_MESH
             if state.mesh is None
             else Mesh(credential_sha256=state.mesh.credential_sha256, trust_domains=frozenset(state.mesh.trust_domains))
         )
@@ -89,7 +88,7 @@ async def serve(resources: Path, spool_folder: Path, socket: Path) -> int:
     watcher = FolderWatcher(resources, lambda: process.folder_changed())  # noqa: PLW0108 - the process is made after the first load, the watcher before
     try:
         snapshot = snapshots.load(resources, previous=None, now=int(time.time()))
-        spool = Spool(spool_folder, new_writer(), clock=time.time, durability=Durability.WRITE)
+        spool = Spool(spool_folder, new_writer("authz"), clock=time.time, durability=Durability.WRITE)
     except SnapshotError as error:
         _write(Failed(messages=error.mistakes))
         return 1
@@ -139,11 +138,6 @@ def checker_of(process: InForce, keys: Keys, spool: Spool) -> Checker:
         new_id=lambda: secrets.token_hex(16),
     )
     return Checker(sources, keys, ReplayCache(), spool.append)
-
-
-def new_writer() -> str:
-    """The name of this process as a writer of records: no two have one, nor a process and the one before it."""
-    return f"authz-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 async def _follow_gate(process: Process, checker: Checker, server: Server) -> None:

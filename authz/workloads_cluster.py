@@ -13,13 +13,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final
 
 from authz.workloads import NO_CREDENTIAL, Refusal
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes.pods import Pods
-from hopgate.resources.kinds import Agent
 from tokenmint import service_account_token, validity
 from tokenmint.errors import TokenError, TokenKeyUnknownError
 from tokenmint.service_account_token import PodIdentity
@@ -37,11 +35,6 @@ class Cluster:
     jwks: Mapping[str, Any] = field(default_factory=dict)
     pods: Pods = field(default_factory=Pods)
     agents: Mapping[tuple[str, str], ObjectName] = field(default_factory=dict)
-
-
-def by_service_account(agents: Mapping[ObjectName, Agent]) -> Mapping[tuple[str, str], ObjectName]:
-    """The agents of a registry by the namespace and name of their service account, which is of one agent only."""
-    return MappingProxyType({(name.namespace, agent.service_account_name): name for name, agent in agents.items()})
 
 
 def locate(identity: PodIdentity, cluster: Cluster) -> ObjectName | Refusal:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -50,6 +52,11 @@ class _Chain:
     previous: str = chain.GENESIS
     segments: int = 0
     segment: _Segment | None = None
+
+
+def new_writer(process: str) -> str:
+    """The name of a process as a writer of records: no two have one, nor a process and the one before it."""
+    return f"{process}-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 class Spool:

@@ -8,11 +8,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
-import secrets
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,7 +59,6 @@ def _settings(given: argparse.Namespace) -> Settings:
         server_names=frozenset(given.server_name),
         certificates=given.certificates,
         spool=given.spool,
-        writer=f"webhooks-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}",
         injection=None if given.proxy_image is None else _injection(given),
     )
 

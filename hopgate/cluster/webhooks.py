@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hopgate.audit.spool import Durability, Spool
+from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.kubernetes import injection, validation
 from hopgate.kubernetes import webhook_configurations as configurations
 from hopgate.kubernetes.access import Rights
@@ -30,7 +30,7 @@ from hopgate.kubernetes.reviewers import Validator
 from hopgate.kubernetes.snapshots import Built
 from hopgate.kubernetes.watcher import SnapshotWatcher
 from hopgate.kubernetes.webhook_server import CertificateFiles, Reviewer, WebhookServer
-from hopgate.resources.kinds import ModelProvider, Provider
+from hopgate.resources.kinds import Provider
 from tokenmint import authority
 
 # Often enough for a certificate of days, seldom enough to go unnoticed; soon again after a refusal.
@@ -56,7 +56,6 @@ class Settings:
     server_names: frozenset[str]
     certificates: Path
     spool: Path
-    writer: str
     injection: InjectionSettings | None
 
 
@@ -68,7 +67,7 @@ class WebhookProcess:
         self._ending = asyncio.Event()
         self._built: Built | None = None
         self._world: validation.World | None = None
-        self._spool = Spool(settings.spool, settings.writer, clock=time.time, durability=Durability.WRITE)
+        self._spool = Spool(settings.spool, new_writer("webhooks"), clock=time.time, durability=Durability.WRITE)
         self._watcher = SnapshotWatcher(client, self._on_built)
         self._keeper = CertificateKeeper(
             client,
@@ -153,10 +152,7 @@ class WebhookProcess:
     def _providers(self, _: str) -> frozenset[Provider]:
         """Whose SDKs need a placeholder key: any namespace's agents may be permitted any provider."""
         built = self._built
-        if built is None:
-            return frozenset()
-        records = (destination.record for destination in built.snapshot.registry.destinations.values())
-        return frozenset(record.provider for record in records if isinstance(record, ModelProvider))
+        return frozenset() if built is None else built.snapshot.registry.providers()
 
 
 def _now_us() -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from authz.certificates import CertificateServer
 from authz.state import InboundGate, MeshPeers, Resolution, State
 from authz.upstream_names import UpstreamNames
 from hopgate.audit.errors import AuditError
-from hopgate.audit.spool import Durability, Spool
+from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.identity.names import ObjectName
 from hopgate.local import recording
 from hopgate.local.attachment import Attachment, AttachmentSpec, Surroundings
@@ -34,7 +33,7 @@ from hopgate.local.folders import RunFolder
 from hopgate.manifests import snapshots
 from hopgate.manifests.snapshots import SnapshotError
 from hopgate.manifests.watch import FolderWatcher
-from hopgate.resources.kinds import ModelProvider, Tls
+from hopgate.resources.kinds import Tls
 from hopgate.resources.registry import Registry
 from hopgate.snapshot import ResolvedHost, Snapshot
 from tokenmint.authority import Authority, Leaf
@@ -76,8 +75,7 @@ class Gate:
         self._sequence = 0
         self._pushing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        writer = f"gate-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._spool = Spool(spec.data / "spool", writer, clock=time.time, durability=Durability.WRITE)
+        self._spool = Spool(spec.data / "spool", new_writer("gate"), clock=time.time, durability=Durability.WRITE)
         self._surroundings = Surroundings(run=spec.run, envoy=spec.envoy, record_name=self._record_name, say=spec.say)
         self._authz = authz
         self._certificates = CertificateServer(self._issue, spec.run.certificates)
@@ -135,7 +133,7 @@ class Gate:
             if attachment.inbound is not None:
                 await self._push()
             self._spool.append(recording.run_change("Start", spec, time.time_ns()))
-        except BaseException:
+        except BaseException:  # also when cancelled: nothing is left attached, and it is raised again
             await self.detach(attachment)
             raise
         return attachment
@@ -174,11 +172,9 @@ class Gate:
 
     def welcome(self) -> Welcome:
         """What a program must know before it starts."""
-        records = (destination.record for destination in self.registry.destinations.values())
-        providers = {record.provider.value for record in records if isinstance(record, ModelProvider)}
         return Welcome(
             authority_pem=self._authority.certificate_pem.decode(),
-            providers=tuple(sorted(providers)),
+            providers=tuple(sorted(provider.value for provider in self.registry.providers())),
             hidden=(str(self._spec.data), str(self._spec.resources), str(self._spec.run.path)),
             resources=str(self._spec.resources),
         )

@@ -7,8 +7,9 @@ so that an address does not change while its record lives.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 from hopgate.identity.names import DestinationKind, DestinationName, ObjectName
 from hopgate.resources import addresses, conflicts, reference
@@ -53,12 +54,25 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """All destinations, found by virtual address and by host name (lower case, no trailing dot)."""
+    """All destinations, found by virtual address and by host name (lower case, no trailing dot).
+
+    `by_service_account` finds the agents by namespace and name of their service account, which is of one agent only.
+    """
 
     agents: Mapping[ObjectName, Agent]
     destinations: Mapping[DestinationName, Destination]
     by_address: Mapping[str, Endpoint]
     by_host: Mapping[str, Endpoint]
+    by_service_account: Mapping[tuple[str, str], ObjectName] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        accounts = {(name.namespace, agent.service_account_name): name for name, agent in self.agents.items()}
+        object.__setattr__(self, "by_service_account", MappingProxyType(accounts))
+
+    def providers(self) -> frozenset[Provider]:
+        """Those that any record has."""
+        records = (destination.record for destination in self.destinations.values())
+        return frozenset(record.provider for record in records if isinstance(record, ModelProvider))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

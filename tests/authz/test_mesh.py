@@ -21,7 +21,6 @@ from authz.workloads import HeldCredentials, Refusal
 from hopgate.audit.records import Decision
 from hopgate.identity.names import ObjectName
 from hopgate.manifests import snapshots
-from hopgate.resources.kinds import Agent
 from hopgate.snapshot import Snapshot
 from tests.authz.requests import AGENT_SOCKET, chat, http, tool_call
 from tests.authz.test_check import encoded
@@ -33,12 +32,9 @@ CREDENTIAL: Final = "mesh-credential-of-32-characters"
 PLANNER: Final = "spiffe://example.org/ns/demo/sa/planner"
 MESH: Final = Mesh(credential_sha256=credential_sha256(CREDENTIAL), trust_domains=frozenset({"example.org", "second.example"}))
 AGENTS: Final = {
-    name: Agent(name=name, service_account_name=account)
-    for name, account in (
-        (ObjectName("demo", "planner"), "planner"),
-        (ObjectName("demo", "writer"), "authors"),
-        (ObjectName("other", "planner"), "planner"),
-    )
+    ("demo", "planner"): ObjectName("demo", "planner"),
+    ("demo", "authors"): ObjectName("demo", "writer"),
+    ("other", "planner"): ObjectName("other", "planner"),
 }
 
 

@@ -7,16 +7,15 @@ from dataclasses import replace
 import pytest
 
 from authz.workloads import Refusal
-from authz.workloads_cluster import SECONDS_BETWEEN_REFRESHES, Cluster, ClusterWorkloads, by_service_account
+from authz.workloads_cluster import SECONDS_BETWEEN_REFRESHES, Cluster, ClusterWorkloads
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes.pods import Pod, Pods
-from hopgate.resources.kinds import Agent
 from tests.tokenmint.forge import NOW
 from tests.tokenmint.service_accounts import AUDIENCE, ISSUER, JWKS, LIFE, RSA, STRANGER, bound, public_jwk, token
 
 POD = Pod(uid="pod-uid", namespace="demo", name="planner-1", service_account="planner", ips=("10.0.0.1",))
 PLANNER = ObjectName("demo", "trip-planner")
-AGENTS = by_service_account({PLANNER: Agent(name=PLANNER, service_account_name="planner")})
+AGENTS = {("demo", "planner"): PLANNER}
 CLUSTER = Cluster(jwks=JWKS, pods=Pods.of((POD,)), agents=AGENTS)
 
 
