@@ -57,7 +57,9 @@ class ConfigurationError(ClientError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedKind:
-    """A kind as the API server has it. An empty `group` is the core. With a `namespace`, only its objects with the label `KEY=VALUE`."""
+    """A kind as the API server has it. An empty `group` is the core. With a `namespace`, only its objects, and with a `label` (`KEY=VALUE`)
+    only those that have it.
+    """
 
     kind: str
     plural: str
