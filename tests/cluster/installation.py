@@ -100,10 +100,10 @@ class Authz:
         self.channel = grpc.secure_channel(f"127.0.0.1:{self.ports.listen}", credentials, options=options)
         self._ask = self.channel.unary_unary(authz_server.METHOD)
 
-    def start(self, before: Sequence[str] = (sys.executable, "-m", "authz")) -> None:
-        """Run it, and wait until it is ready; `before` is what stands before its arguments."""
+    def start(self, before: Sequence[str] = (sys.executable, "-m", "authz"), *, settle: float | None = None) -> None:
+        """Run it, and wait until it is ready; `before` is what stands before its arguments. `settle`: `--settle-seconds`."""
         with self._log.open("ab") as log:
-            command = (*before, "cluster", *self._arguments)
+            command = (*before, "cluster", *self._arguments, *(() if settle is None else (f"--settle-seconds={settle}",)))
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         eventually(self._ready, "authz is ready")
 
