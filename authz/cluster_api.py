@@ -34,7 +34,7 @@ class ApiServer:
 
     async def follow_pods(self, listener: PodListener, /) -> None:
         """See `Api`."""
-        await self._follow(api.PODS, _HandingPods(asyncio.get_running_loop(), listener))
+        await self._follow(api.POD_IDENTITIES, _HandingPods(asyncio.get_running_loop(), listener))
 
     async def follow_leases(self, namespace: str, label: str, listener: Listener, /) -> None:
         """See `Api`."""
