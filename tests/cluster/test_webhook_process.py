@@ -76,8 +76,7 @@ class Process:
             "--certificates": self._certificates,
             "--spool": self.spool,
             "--proxy-image": "proxy:1",
-            "--authz-address": "10.96.0.9",
-            "--authz-name": "hopgate-authz.hopgate-system.svc",
+            "--authz-service": f"{NAMESPACE}/hopgate-authz",
         }
         self._given = [str(part) for option in options.items() for part in option]
         self.process = self.start()
