@@ -28,8 +28,9 @@ from authz.wire import WireError
 from hopgate.local import envoy_process, namespace
 from hopgate.local.envoy_process import EnvoyProcess
 from hopgate.proxy import bootstrap
-from hopgate.proxy.bootstrap import BootstrapSpec, PrivateAuthority
+from hopgate.proxy.bootstrap import BootstrapSpec
 from hopgate.resources.kinds import DialAddress
+from hopgate.resources.private_authorities import PrivateAuthority
 from tests.http_ends import Response, Upstream, parse_response
 from tests.network_namespaces import Namespace
 from tokenmint.authority import Authority, Leaf

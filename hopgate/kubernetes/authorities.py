@@ -1,4 +1,4 @@
-"""What governed namespaces are told to trust: whom as authz, and whom as the other end of TLS that the gate opens.
+"""What governed namespaces are told to trust: whom as authz, whom as the other end of TLS that the gate opens, and private authorities.
 
 Pure: Secrets, namespaces and ConfigMaps in, ConfigMaps out. One ConfigMap for each governed namespace, mounted by its pods; one that
 was made for a namespace stays right for as long as it is there, also when the label has gone, since pods that were made under the label
@@ -15,12 +15,12 @@ from typing import Any, Final
 from hopgate.kubernetes.api import Manifest
 from hopgate.kubernetes.certificates import Use
 from hopgate.kubernetes.injection_settings import ENABLED, INJECT_LABEL
-from hopgate.kubernetes.sidecar import AUTHORITIES_CONFIG_MAP, AUTHZ_AUTHORITY_KEY, OPEN_TLS_AUTHORITY_KEY
+from hopgate.kubernetes.sidecar import AUTHORITIES_CONFIG_MAP, AUTHZ_AUTHORITY_KEY, OPEN_TLS_AUTHORITY_KEY, PRIVATE_AUTHORITIES_KEY
 from hopgate.kubernetes.webhook_configurations import SYSTEM_NAMESPACES
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "hopgate"
-KEYS: Final = (AUTHZ_AUTHORITY_KEY, OPEN_TLS_AUTHORITY_KEY)
+KEYS: Final = (AUTHZ_AUTHORITY_KEY, OPEN_TLS_AUTHORITY_KEY, PRIVATE_AUTHORITIES_KEY)
 _DAY: Final = 86_400
 # Kubelets follow a ConfigMap within two minutes and Envoy follows the file. The rest is for a node that is cut off for a while.
 AUTHZ_PUBLISH_SECONDS: Final = _DAY
@@ -67,9 +67,17 @@ def published(found: Iterable[Manifest | None], key: str) -> tuple[bytes, ...]:
     return tuple(str((each.get("data") or {}).get(key) or "").encode() for each in found if each is not None)
 
 
-def config_map(namespace: str, found: Manifest | None, bundles: Mapping[str, bytes], owner: Manifest) -> Manifest | None:
-    """What is to be applied (server-side); None where the ConfigMap is as it should be. `owner` is what it goes with."""
+def config_map(
+    namespace: str, found: Manifest | None, bundles: Mapping[str, bytes], private: str | None, owner: Manifest
+) -> Manifest | None:
+    """What is to be applied (server-side); None where the ConfigMap is as it should be. `owner` is what it goes with.
+
+    `private` is `private_authorities.encode`'s text; None: not known now, what is there stays.
+    """
     data = {key: bundle.decode() for key, bundle in bundles.items()}
+    kept = ((found or {}).get("data") or {}).get(PRIVATE_AUTHORITIES_KEY) if private is None else private
+    if kept is not None:
+        data[PRIVATE_AUTHORITIES_KEY] = kept
     if found is not None and _is_right(found, data, owner):
         return None
     metadata: dict[str, Any] = {

@@ -34,9 +34,12 @@ class AuthorityKeeper:
     The ClusterRole `NAME-authz` owns them.
     """
 
-    def __init__(self, calls: Calls, mint: Mint, *, namespace: str, name: str, clock: Callable[[], int]) -> None:
-        """`clock` gives Unix seconds."""
+    def __init__(
+        self, calls: Calls, mint: Mint, *, namespace: str, name: str, private: Callable[[], str | None], clock: Callable[[], int]
+    ) -> None:
+        """`private` gives what `private_authorities.encode` gives, None while it isn't known; `clock` gives Unix seconds."""
         self._calls = calls
+        self._private = private
         self._namespace = namespace
         self._owner = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}-authz"
 
@@ -72,8 +75,9 @@ class AuthorityKeeper:
 
     def _publish(self, places: Mapping[str, Manifest | None], bundles: Mapping[str, bytes], owner: Manifest) -> None:
         refusals: list[RefusedError] = []
+        private = self._private()
         for namespace, found in places.items():
-            wanted = authorities.config_map(namespace, found, bundles, owner)
+            wanted = authorities.config_map(namespace, found, bundles, private, owner)
             if wanted is None:
                 continue
             try:

@@ -37,11 +37,12 @@ ADMIN_SOCKET: Final = f"{ADMIN_FOLDER}/envoy.sock"
 TOKEN_FOLDER: Final = "/var/run/secrets/hopgate.dev"  # noqa: S105 - a folder
 TOKEN_FILE: Final = f"{TOKEN_FOLDER}/token"
 # The ConfigMap of every governed namespace, and where it is mounted:
-# whom the sidecar trusts as authz, and whom the app trusts as the other end of opened TLS.
+# whom the sidecar trusts as authz, whom the app trusts as the other end of opened TLS, and destinations with a `caBundle` of their own.
 AUTHORITIES_CONFIG_MAP: Final = "hopgate-authorities"
 AUTHORITIES_FOLDER: Final = "/etc/hopgate/authorities"
 AUTHZ_AUTHORITY_KEY: Final = "authz.pem"
 OPEN_TLS_AUTHORITY_KEY: Final = "open-tls.pem"
+PRIVATE_AUTHORITIES_KEY: Final = "private-authorities.json"
 # Where the app finds its bundle: the image's own roots and the gate's CA.
 TRUST_FOLDER: Final = "/etc/hopgate/trust"
 TRUST_BUNDLE: Final = f"{TRUST_FOLDER}/ca-certificates.pem"

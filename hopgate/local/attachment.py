@@ -27,8 +27,9 @@ from hopgate.local.errors import LocalError
 from hopgate.local.folders import RunFolder
 from hopgate.local.namespace import NamespaceError, ResolverSockets
 from hopgate.proxy import bootstrap
-from hopgate.proxy.bootstrap import BootstrapError, BootstrapSpec, PrivateAuthority
-from hopgate.resources.kinds import Agent, DialAddress
+from hopgate.proxy.bootstrap import BootstrapError, BootstrapSpec
+from hopgate.resources.kinds import DialAddress
+from hopgate.resources.private_authorities import private_authorities
 from hopgate.resources.registry import Registry
 
 
@@ -80,7 +81,7 @@ class Attachment:
         self._credential = secrets.token_urlsafe(32)
         self._since = int(time.time())
         self._folder = surroundings.run.path / f"agent-{secrets.token_hex(8)}"
-        self._private = _private_authorities(registry)
+        self._private = private_authorities(registry)
         self._resolver = Resolver(lambda: self._registry, agent=spec.agent, record=surroundings.record_name)
         self._envoy = EnvoyProcess(surroundings.envoy, self._folder, pass_descriptors=(spec.namespace,), say=surroundings.say)
         self._restarting: asyncio.Task[None] | None = None
@@ -116,7 +117,7 @@ class Attachment:
     def registry_changed(self, registry: Registry) -> None:
         """Use `registry` from now on. A change in whose CA is trusted for what needs another bootstrap, hence another Envoy."""
         self._registry = registry
-        private = _private_authorities(registry)
+        private = private_authorities(registry)
         if private != self._private:
             self._private = private
             self._restarting = asyncio.create_task(self._restart())
@@ -175,13 +176,3 @@ def _trusted_ca() -> Path:
         if path.is_file():
             return path
     raise TrustError("expected a file of trusted CAs on this machine, found none", remedy="apt-get install ca-certificates")
-
-
-def _private_authorities(registry: Registry) -> tuple[PrivateAuthority, ...]:
-    """The destinations with a CA of their own, by bundle: trust in one must not spread to other names."""
-    addresses: dict[str, list[str]] = {}
-    for endpoint in registry.by_address.values():
-        record = endpoint.destination.record
-        if not isinstance(record, Agent) and record.ca_bundle is not None:
-            addresses.setdefault(record.ca_bundle, []).append(endpoint.address)
-    return tuple(PrivateAuthority(addresses=tuple(sorted(found)), pem=pem) for pem, found in sorted(addresses.items()))

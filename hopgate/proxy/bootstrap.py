@@ -28,6 +28,7 @@ from hopgate.manifests.document import Value
 from hopgate.proxy.errors import ProxyError
 from hopgate.resources.addresses import RANGES
 from hopgate.resources.kinds import Tls
+from hopgate.resources.private_authorities import PrivateAuthority
 
 CAPTURE_PORT: Final = 15001
 AUTHZ_CLUSTER: Final = "authz"
@@ -59,14 +60,6 @@ class BootstrapError(ProxyError):
     """The bootstrap can't be made from what was given, or Envoy would not take it."""
 
     code = "BootstrapInvalid"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivateAuthority:
-    """Destinations of a `caBundle` of their own: their virtual addresses (IPv4), and the bundle (PEM) that alone vouches for them."""
-
-    addresses: tuple[str, ...]
-    pem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 import struct
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import Final
 
 from hopgate import kernel
-from hopgate.kubernetes import sidecar
+from hopgate.kubernetes import private_authorities, sidecar
+from hopgate.kubernetes.private_authorities import PrivateAuthoritiesError
 from hopgate.kubernetes.sidecar import Plan, PlanError
 from hopgate.proxy import netlink, pod_bootstrap, rules
 from hopgate.proxy.errors import ProxyError
 from hopgate.proxy.pod_bootstrap import PodFiles, PodNetwork
 from hopgate.proxy.rules import PodPorts
+from hopgate.resources.private_authorities import PrivateAuthority
 
 # A connection over loopback takes microseconds; a machine under load may need longer.
 _PROOF_SECONDS: Final = 5.0
@@ -83,7 +86,10 @@ def write(plan: Plan, network: PodNetwork, files: PodFiles) -> None:
         _write(files.trust_bundle, _trust_bundle(files))
         _write(files.token_secret, pod_bootstrap.token_secret(files))
         _write(files.authorities_secret, pod_bootstrap.authorities_secret(files))
-        _write(files.bootstrap, pod_bootstrap.build(plan, network, files))
+        _write(files.bootstrap, pod_bootstrap.build(plan, network, files, _private_authorities(files)))
+    except PrivateAuthoritiesError as error:
+        remedy = f"remove {sidecar.PRIVATE_AUTHORITIES_KEY} from the ConfigMap; the controller makes it anew"
+        raise CaptureError(f"{error} in {sidecar.PRIVATE_AUTHORITIES_KEY}", remedy=remedy) from error
     except OSError as error:
         raise CaptureError(f"the sidecar's files could not be written: {error}", remedy="see the capture container's mounts") from error
 
@@ -166,6 +172,25 @@ def _has_loopback6() -> bool:
         with socket.socket(socket.AF_INET6) as made:
             made.bind(("::1", 0))
     except OSError:
+        return False
+    return True
+
+
+def _private_authorities(files: PodFiles) -> tuple[PrivateAuthority, ...]:
+    """Those that Envoy can use: of one that it can't, it would take none, and the pod would not start for another namespace's mistake.
+
+    Raises PrivateAuthoritiesError.
+    """
+    file = files.authorities / sidecar.PRIVATE_AUTHORITIES_KEY
+    found = private_authorities.decode(file.read_bytes()) if file.exists() else ()
+    return tuple(each for each in found if _is_usable(each))
+
+
+def _is_usable(authority: PrivateAuthority) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=authority.pem)
+    except (ssl.SSLError, ValueError):
+        sys.stderr.write(f"hopgate capture: the caBundle of {', '.join(authority.addresses)} can't be read: nothing is trusted there\n")
         return False
     return True
 

@@ -18,6 +18,7 @@ from hopgate.kubernetes.sidecar import Plan, PlannedProbe, ProbeKind
 from hopgate.manifests.document import Value
 from hopgate.proxy import bootstrap
 from hopgate.proxy.bootstrap import BootstrapError, CommonSpec, Filler
+from hopgate.resources.private_authorities import PrivateAuthority
 
 # In the proxy's image (Debian's package ca-certificates): whom the gate trusts as the other end of a registered outside name.
 SYSTEM_ROOTS: Final = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -59,13 +60,19 @@ class PodNetwork:
     ipv6: bool
 
 
-def build(plan: Plan, network: PodNetwork, files: PodFiles) -> bytes:
+def build(plan: Plan, network: PodNetwork, files: PodFiles, private: tuple[PrivateAuthority, ...] = ()) -> bytes:
     """The bootstrap as JSON. Raises BootstrapError."""
     filler = bootstrap.template_filler()
     loopbacks = ["127.0.0.1", "::1"] if network.ipv6 else ["127.0.0.1"]
     values = bootstrap.common_values(
         filler,
-        CommonSpec(agent=plan.agent, admin_socket=files.admin_socket, trusted_ca=files.system_roots, max_heap_bytes=plan.max_heap_bytes),
+        CommonSpec(
+            agent=plan.agent,
+            admin_socket=files.admin_socket,
+            trusted_ca=files.system_roots,
+            private_authorities=private,
+            max_heap_bytes=plan.max_heap_bytes,
+        ),
         {"namespace": None, "capture_address": loopbacks[0], "more_capture_addresses": [*loopbacks[1:]], "credential_metadata": []},
     )
     values |= {

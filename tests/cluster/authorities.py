@@ -29,6 +29,7 @@ class Installation:
     def __init__(self, server: ApiServer) -> None:
         self.server = server
         self.now = int(time.time())
+        self.private: str | None = None
         server.kubectl("create", "namespace", SYSTEM)
         server.kubectl("create", "clusterrole", OWNER, "--verb=list", "--resource=pods")
         [manifests] = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -38,7 +39,7 @@ class Installation:
         self.keeper = self.new_keeper()
 
     def new_keeper(self) -> AuthorityKeeper:
-        return AuthorityKeeper(self.client, authority, namespace=SYSTEM, name=RELEASE, clock=lambda: self.now)
+        return AuthorityKeeper(self.client, authority, namespace=SYSTEM, name=RELEASE, private=lambda: self.private, clock=lambda: self.now)
 
     def secret(self, suffix: str) -> dict[str, bytes]:
         found = json.loads(self.server.kubectl("get", "secret", f"{RELEASE}-{suffix}", "-n", SYSTEM, "-o", "json"))

@@ -51,6 +51,17 @@ def test_a_labelled_namespace_gets_what_is_to_be_trusted_and_another_nothing(ins
     assert installed.config_map(SYSTEM) == {}
 
 
+def test_private_authorities_are_published_once_they_are_known_and_stay_while_they_are_not(installed: Installation) -> None:
+    governed = installed.governed()
+    installed.keeper.step()
+    assert "private-authorities.json" not in installed.config_map(governed)["data"]
+    for known, published in (("[]", "[]"), (None, "[]"), ('[{"addresses":["198.18.0.8"],"pem":"x"}]',) * 2):
+        installed.private = known
+        installed.keeper.step()
+        assert installed.config_map(governed)["data"]["private-authorities.json"] == published
+    installed.private = None
+
+
 def test_nothing_is_written_where_all_is_right(installed: Installation) -> None:
     governed = installed.governed()
     installed.keeper.step()

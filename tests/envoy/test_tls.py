@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hopgate.proxy.bootstrap import PrivateAuthority
+from hopgate.resources.private_authorities import PrivateAuthority
 from tests import envoys
 from tests.envoys import World, allowing, denying, eventually
 from tests.http_ends import Upstream

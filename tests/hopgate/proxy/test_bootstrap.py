@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from authz import wire
 from hopgate.local import envoy_process, namespace
 from hopgate.proxy import bootstrap
-from hopgate.proxy.bootstrap import DIAL_PATTERN, BootstrapError, BootstrapSpec, PrivateAuthority
+from hopgate.proxy.bootstrap import DIAL_PATTERN, BootstrapError, BootstrapSpec
 from hopgate.resources import addresses
 from hopgate.resources.kinds import DialAddress, Tls
+from hopgate.resources.private_authorities import PrivateAuthority
 from tokenmint.authority import Authority
 
 PRIVATE = tuple(

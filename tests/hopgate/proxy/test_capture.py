@@ -6,13 +6,17 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hopgate.kubernetes import private_authorities, sidecar
+from hopgate.resources.private_authorities import PrivateAuthority
 from tests.hopgate.proxy import pods
 from tests.hopgate.proxy.pods import APP_UID, POD4, POD6, PROXY_UID, Pod
+from tokenmint.authority import Authority
 
 pytestmark = pytest.mark.root
 
@@ -191,6 +195,18 @@ def test_it_ends_without_any_right_and_leaves_what_envoy_and_the_app_read(bare: 
     assert str(files.token) in files.token_secret.read_text()
     assert {path.stat().st_mode & 0o777 for path in files.configuration.iterdir()} == {0o644}
     assert "the-pods-token" not in "".join(path.read_text() for path in files.configuration.iterdir())
+
+
+def test_private_authorities_vouch_for_their_addresses_and_one_that_cannot_be_read_for_nothing(bare: Pod, tmp_path: Path) -> None:
+    files = pods.files_below(tmp_path)
+    good = PrivateAuthority(addresses=("198.18.0.8",), pem=Authority.create(int(time.time())).certificate_pem.decode())
+    broken = PrivateAuthority(addresses=("198.18.0.9",), pem="-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    text, _ = private_authorities.encode((broken, good))
+    (files.authorities / sidecar.PRIVATE_AUTHORITIES_KEY).write_text(text)
+    bare.capture(pods.plan(), files)
+    written = files.bootstrap.read_text()
+    assert json.dumps(good.pem) in written
+    assert ("198.18.0.8" in written, "198.18.0.9" in written) == (True, False)
 
 
 def test_a_second_start_puts_the_same_rules_in_force(bare: Pod, tmp_path: Path) -> None:

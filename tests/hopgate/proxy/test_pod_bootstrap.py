@@ -15,6 +15,7 @@ from hopgate.local import envoy_process
 from hopgate.proxy import bootstrap, pod_bootstrap
 from hopgate.proxy.bootstrap import BootstrapError
 from hopgate.proxy.pod_bootstrap import PodFiles, PodNetwork
+from hopgate.resources.private_authorities import PrivateAuthority
 
 PLAN = Plan(
     agent="demo/planner",
@@ -163,6 +164,19 @@ def test_authz_is_asked_in_a_family_that_the_pod_has(files: PodFiles, own: tuple
     tree = built(files, network=PodNetwork(addresses=own, ipv6=True))
     (authz,) = [cluster for cluster in tree["static_resources"]["clusters"] if cluster["name"] == "authz"]
     assert [address["address"] for address in every(authz, "socket_address")] == reachable
+
+
+def test_private_authorities_are_those_of_one_machine(files: PodFiles) -> None:
+    private = PrivateAuthority(addresses=("198.18.0.8",), pem="-----BEGIN CERTIFICATE-----")
+    chains = [chain["name"] for chain in _outbound(pod_bootstrap.build(PLAN, DUAL, files, (private,)))]
+    assert {name for name in chains if name.startswith("private")} == {"private_0_tls", "private_0_http"}
+    assert not any(chain["name"].startswith("private") for chain in _outbound(pod_bootstrap.build(PLAN, DUAL, files)))
+
+
+def _outbound(text: bytes) -> list[dict[str, Any]]:
+    [listener] = [found for found in json.loads(text)["static_resources"]["listeners"] if found["name"] == "outbound"]
+    chains: list[dict[str, Any]] = listener["filter_chains"]
+    return chains
 
 
 def test_without_an_address_of_authz_there_is_no_bootstrap(files: PodFiles) -> None:
