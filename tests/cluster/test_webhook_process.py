@@ -30,7 +30,7 @@ def grant(server: ApiServer, user: User) -> None:
     """What the process needs: to watch, to ask for rights, and to look after its own Secret and configurations."""
     rules: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("hopgate.dev", KINDS, "list,watch", ()),
-        ("", "services", "list,watch", ()),
+        ("", "services", "get,list,watch", ()),
         ("", "secrets", "get", ()),
         ("", "namespaces", "get", ()),
         ("authorization.k8s.io", "subjectaccessreviews", "create", ()),
@@ -64,6 +64,8 @@ class Process:
         self.spool = folder / "spool"
         self._certificates = folder / "certificates"
         self._certificates.mkdir()
+        authz = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hopgate-authz", "namespace": NAMESPACE}}
+        server.kubectl("apply", "-f", "-", stdin=json.dumps({**authz, "spec": {"ports": [{"port": 8443}]}}))
         user = server.user("system:serviceaccount:hopgate-system:hopgate-webhooks")
         grant(server, user)
         self._log = folder / "log"
