@@ -21,6 +21,7 @@ from authz.verdict import Reason, Verdict
 from authz.wire import WireError
 from authz.workloads import Workloads
 from hopgate.audit.records import Decision
+from hopgate.identity.names import ObjectName
 from hopgate.snapshot import Snapshot
 from tokenmint import credential, hop_token
 from tokenmint.errors import CredentialError, TokenError
@@ -38,6 +39,7 @@ class Counters:
     """What has been answered since the start.
 
     `allowed_on_failure` counts answers that let a hop pass although something had failed: it is always 0.
+    `last_seen` has the agents that something was decided for, with the time of the last decision (Unix nanoseconds).
     """
 
     checks: int = 0
@@ -45,9 +47,10 @@ class Counters:
     denied: int = 0
     allowed_on_failure: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    last_seen: dict[ObjectName, int] = field(default_factory=dict)
 
-    def count(self, verdict: Verdict) -> None:
-        """Count one answer."""
+    def count(self, verdict: Verdict, wall_ns: int) -> None:
+        """Count one answer, given at `wall_ns`."""
         self.checks += 1
         self.reasons[verdict.reason.value] = self.reasons.get(verdict.reason.value, 0) + 1
         if verdict.allowed:
@@ -55,6 +58,13 @@ class Counters:
             self.allowed_on_failure += bool(verdict.errors)
         else:
             self.denied += 1
+        if verdict.caller is not None:
+            self.last_seen[verdict.caller] = wall_ns
+
+    def seen_since(self, wall_ns: int) -> dict[ObjectName, int]:
+        """The agents that were seen since then. Who was not is forgotten: agents come and go as long as a process lives."""
+        self.last_seen = {agent: at for agent, at in self.last_seen.items() if at >= wall_ns}
+        return self.last_seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +131,12 @@ class Checker:
             _log.exception("a check failed inside; it is denied (decision %s)", decision_id)
             verdict = _denied(call, Reason.INTERNAL_ERROR, "the gate failed to judge this hop")
             answer = self._encode(check, verdict, _Allowance(), decision_id)
+        wall_ns = self._sources.wall_ns()
         try:
             self._record(
                 recording.decision(
                     decision_id=decision_id,
-                    wall_ns=self._sources.wall_ns(),
+                    wall_ns=wall_ns,
                     latency_ns=self._sources.monotonic_ns() - started,
                     check=check,
                     verdict=verdict,
@@ -137,7 +148,7 @@ class Checker:
             _log.error("a decision could not be recorded; it is denied (decision %s): %s", decision_id, error)
             verdict = replace(verdict, reason=Reason.RECORD_FAILED, message="the decision could not be recorded")
             answer = self._encode(check, verdict, _Allowance(), decision_id)
-        self.counters.count(verdict)
+        self.counters.count(verdict, wall_ns)
         return answer
 
     def replay_counters(self) -> dict[str, int]:

@@ -70,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--private-key", type=Path, required=True, help="its PEM key; read again when it changes")
     parser.add_argument("--spool", type=Path, required=True, help="the folder that takes the records")
-    parser.add_argument("--listen", default="0.0.0.0:8443", help="where checks are answered over TLS (default: %(default)s)")
-    parser.add_argument("--health", default="0.0.0.0:8080", help="where probes are answered, gRPC without TLS (default: %(default)s)")
-    parser.add_argument("--resolver", default="0.0.0.0:8053", help="where names are answered, UDP and TCP (default: %(default)s)")
+    parser.add_argument("--listen", default="[::]:8443", help="where checks are answered over TLS (default: %(default)s)")
+    parser.add_argument("--health", default="[::]:8080", help="where probes are answered, gRPC without TLS (default: %(default)s)")
+    parser.add_argument("--resolver", default="[::]:8053", help="where names are answered, UDP and TCP (default: %(default)s)")
     parser.add_argument(
         "--connection-seconds", type=float, default=CONNECTION_SECONDS, help="how long a sidecar's connection lives (default: %(default)s)"
     )

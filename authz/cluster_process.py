@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import hopgate
 from authz import dns_sockets, process, recording
 from authz.cluster_state import ClusterState
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
@@ -25,9 +26,13 @@ from authz.upstream_names import Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.identity.names import ObjectName
+from hopgate.kubernetes import authz_state
 from hopgate.kubernetes import keys as published_keys
+from hopgate.kubernetes.authz_state import AuthzState
+from hopgate.kubernetes.informers import Freshness
 from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.kubernetes.pods import Pod, Pods
+from hopgate.kubernetes.watcher import WatchState
 from hopgate.snapshot import Snapshot
 from tokenmint.keys import KeyRing
 from tokenmint.shared_keys import SharedKeys
@@ -68,6 +73,14 @@ class PodListener(Protocol):
         """One that is new or changed; None: it has ended, or is gone."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """How the watches stand: each kind, and what is built of the resources; None: they are not watched yet."""
+
+    kinds: tuple[Freshness, ...]
+    resources: WatchState | None
+
+
 class Api(Protocol):
     """What the process asks of the API server. Listeners are called in the event loop; following ends only by cancelling."""
 
@@ -85,6 +98,9 @@ class Api(Protocol):
 
     async def put_lease(self, manifest: Mapping[str, Any], /) -> None:
         """Make the Lease, or replace the one of its name. Raises OSError when it can't be written now."""
+
+    def watched(self) -> Watched:
+        """How the watches stand now. Asks nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +133,7 @@ class ClusterProcess:
         self._keys_asked = asyncio.Event()
         self._serving = False
         self._ring = KeyRing.create(int(time.time()))
-        self._published: Mapping[str, Any] | None = None
+        self._started_at = int(time.time())
         self.keys = SharedKeys(self._ring)
         self.workloads = ClusterWorkloads(issuer=settings.issuer, audience=settings.audience, request_keys=self._keys_asked.set)
         self.state = ClusterState(
@@ -128,12 +144,14 @@ class ClusterProcess:
             clock=time.time,
         )
         self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
-        files = TlsFiles(settings.certificate, settings.private_key)
+        self._files = TlsFiles(settings.certificate, settings.private_key)
         self._spool = Spool(settings.spool, new_writer("authz"), clock=time.time, durability=Durability.WRITE)
         self.checker = process.checker_of(self.state, self.keys, self._spool)
         self._server = Server(
             self.checker.check,
-            TlsListener(address=settings.listen, files=files, ready=lambda: self.ready, connection_seconds=settings.connection_seconds),
+            TlsListener(
+                address=settings.listen, files=self._files, ready=lambda: self.ready, connection_seconds=settings.connection_seconds
+            ),
         )
         self._health = HealthServer(lambda: self.ready, settings.health)
         self._resolver = SharedResolver(lambda: self.state.snapshot.registry, whose=self.state.agent_at, record=self._record_name)
@@ -244,13 +262,28 @@ class ClusterProcess:
         self.state.jwks_read(await self._api.read_jwks())
 
     async def _publish(self) -> None:
-        """Publish the keys where the API server has others, or none; the next key always among them, long before it signs."""
+        """Publish the keys, the next one always among them, long before it signs; and how this process stands."""
         now = time.time()
         self._ring.announce()
-        jwks = self._ring.jwks(int(now))
-        if jwks != self._published or (self.state.leases.objects is not None and not self.state.is_published):
-            await self._api.put_lease(published_keys.manifest(self._settings.pod, jwks, now))
-            self._published = jwks
+        since = int((now - authz_state.LAST_SEEN_SECONDS) * 1e9)
+        last_seen = {agent: at // 1_000_000_000 for agent, at in self.checker.counters.seen_since(since).items()}
+        shown = authz_state.write(self._describe(now), last_seen)
+        await self._api.put_lease(published_keys.manifest(self._settings.pod, self._ring.jwks(int(now)), now, shown))
+
+    def _describe(self, now: float) -> AuthzState:
+        counters = self.checker.counters
+        kinds = self._api.watched().kinds
+        return AuthzState(
+            version=hopgate.__version__,
+            started_at=self._started_at,
+            snapshot_at=self.state.snapshot_at,
+            watches={kind.kind: None if kind.age_seconds is None else int(now - kind.age_seconds) for kind in kinds},
+            certificate_ends_at=self._files.pair.expires_at,
+            key_made_at=self._ring.made_at,
+            allowed=counters.allowed,
+            denied=counters.denied,
+            failed_open=counters.allowed_on_failure,
+        )
 
 
 async def serve(settings: Settings, api: Api) -> int:

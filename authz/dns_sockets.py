@@ -27,7 +27,9 @@ class AddressSockets:
 
 
 def open_at(ip: str, port: int) -> AddressSockets:
-    """Bind at `ip` and `port` (0: any). At `::` both families are served. Raises OSError, ValueError for no address."""
+    """Bind at `ip` and `port` (0: any). At `::` both families are served that the kernel has. Raises OSError, ValueError for no address."""
+    if ip == "::" and not socket.has_dualstack_ipv6():
+        ip = "0.0.0.0"  # noqa: S104 - every address of the one family there is, as was asked
     family = socket.AF_INET6 if ipaddress.ip_address(ip).version == 6 else socket.AF_INET
     with contextlib.ExitStack() as failed:
         listening = failed.enter_context(socket.create_server((ip, port), family=family, dualstack_ipv6=ip == "::"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import threading
 import time
@@ -18,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from typing import Final
 
 from hopgate.identity.names import DestinationKind
+from hopgate.resources import network
 from hopgate.resources.registry import Registry
 from hopgate.snapshot import ResolvedHost
 
@@ -29,13 +29,6 @@ CONCURRENCY: Final = 8
 MAX_THREADS: Final = 6 * CONCURRENCY
 # Names that are looked up together are told together: telling is a message with all of them.
 SETTLE_SECONDS: Final = 0.02
-
-# RFC 4291 section 2.4: the public IPv6 internet. `is_global` also takes what is in none of its lists (fec0::1, ::127.0.0.1).
-_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
-# RFC 6052: an IPv4 address that a translator dials.
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# 6to4 carries an IPv4 address, which no network should still dial; RFC 9637 documentation.
-_NOT_PUBLIC: Final = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("3fff::/20"))
 
 Resolve = Callable[[str], Awaitable[Iterable[str]]]
 
@@ -53,26 +46,8 @@ def outside_hosts(registry: Registry) -> set[str]:
 
 def dialable(addresses: Iterable[str]) -> tuple[str, ...]:
     """Those addresses that are on the public internet, IPv4 first, each once, in the order given."""
-    found = dict.fromkeys(address for address in addresses if _is_public(address))
+    found = dict.fromkeys(address for address in addresses if network.is_public(address))
     return tuple(sorted(found, key=lambda address: ":" in address))
-
-
-def _is_public(text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        carried = address.ipv4_mapped or (ipaddress.IPv4Address(address.packed[-4:]) if address in _NAT64 else None)
-        if carried is None:
-            return (
-                address.is_global
-                and address.scope_id is None
-                and address in _UNICAST
-                and not any(address in network for network in _NOT_PUBLIC)
-            )
-        address = carried
-    return address.is_global and not address.is_multicast
 
 
 class MachineNames:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import authz_alone, by_part, imports, startup, through_the_gate
+from bench import authz_alone, by_part, cluster, imports, startup, through_the_gate
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -16,6 +16,7 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "startup": startup.measure,
     "imports": imports.measure,
     "gate": through_the_gate.measure,
+    "cluster": cluster.measure,
 }
 
 

@@ -25,6 +25,7 @@ from hopgate.kubernetes.api import ClientError
 from hopgate.kubernetes.certificate_keeper import CertificateKeeper
 from hopgate.kubernetes.client import Client
 from hopgate.kubernetes.injection_settings import Settings as InjectionSettings
+from hopgate.kubernetes.new_claims import NewClaims
 from hopgate.kubernetes.pod_reviewer import PodReviewer
 from hopgate.kubernetes.reviewers import Validator
 from hopgate.kubernetes.snapshots import Built
@@ -81,7 +82,13 @@ class WebhookProcess:
         rights = Rights(client)
         self._reviewers: dict[str, Reviewer] = {
             configurations.VALIDATE_PATH: Validator(
-                source=client, world=lambda: self._world, may=rights, record=self._spool.append, time_us=_now_us
+                source=client,
+                calls=client,
+                claims=NewClaims(client, time.monotonic),
+                world=lambda: self._world,
+                may=rights,
+                record=self._spool.append,
+                time_us=_now_us,
             )
         }
         if settings.injection is not None:

@@ -1,7 +1,7 @@
 """The objects of a cluster to a snapshot: the folder's registry, policies and snapshot type, with each object's mistakes its own.
 
 Pure. What did not change since the snapshot before is taken from it: the registry while no destination changed, a policy's reading while
-nothing that it names did, the compiled policies while no rule changed.
+nothing that it names did, the compiled policies while no rule changed, and of those that did change each rule that stayed.
 Virtual addresses are those that the controller wrote into `status.addresses`; a name without one gets the same stable hash as from a
 folder. The addresses of the snapshot before don't count: two processes that see the same objects answer alike, whatever each saw before.
 """
@@ -219,7 +219,7 @@ def _compile(rules: tuple[BoundRule, ...], dialling: _Kept, before: Built | None
     """What judges: the one before, with all that it has prepared, where neither a rule nor an agent changed."""
     if before is not None and before.kept.rules == rules and before.snapshot.registry.agents == dialling.registry.agents:
         return before.snapshot.policies
-    return PolicyBundle(rules, dialling.registry)
+    return PolicyBundle(rules, dialling.registry, None if before is None else before.snapshot.policies)
 
 
 def _digest(forms: Iterable[ClusterObject], rules: str) -> str:

@@ -1,10 +1,12 @@
 """Whether a change of one of hopgate's objects is accepted, as a function of the change and what is in force.
 
 What a folder would refuse is refused here, by the same readers: `resources.parse`, the claims of `resources.conflicts`, and
-`policy.bundle.check`, which also runs a policy's own tests. Beyond that a cluster has users with rights, and two of them count:
+`policy.bundle.check`, which also runs a policy's own tests. Beyond that a cluster has users with rights, and these count:
 
 - A `credential` may name a Secret only if whoever writes it may `get` that Secret: the gate would send its value where the object says.
   So it counts again at each change of the spec, which may lead the value elsewhere.
+- An `address` that is not on the public internet may be dialled only if whoever writes it has the right to that in the whole cluster: it
+  leads to other namespaces' pods and services, past the policies that name them.
 - Who owns what another object claims already is told only to those who may `get` the owner. Others learn that it is taken, not by whom.
 
 A deletion is accepted, and so is an update that leaves the spec alone: labels, finalizers and owner references are nothing that the
@@ -26,14 +28,17 @@ from hopgate.kubernetes.objects import ClusterObject
 from hopgate.kubernetes.snapshots import Built
 from hopgate.policy import bundle
 from hopgate.policy.bundle import PolicyMistake
-from hopgate.resources import conflicts, fields, parse, reference, registry
-from hopgate.resources.conflicts import ConflictCode
-from hopgate.resources.kinds import GROUP, ModelProvider, Policy, Resource, ToolServer
+from hopgate.resources import conflicts, fields, network, parse, reference, registry
+from hopgate.resources.conflicts import Claim, ConflictCode
+from hopgate.resources.kinds import GROUP, DialAddress, ModelProvider, Policy, Resource, ToolServer
 from hopgate.resources.reference import ObjectReference
 from hopgate.resources.registry import Registry
 
 SECRET_NOT_ALLOWED: Final = "SecretNotAllowed"  # noqa: S105 - the code of an error, not a password
+ADDRESS_NOT_ALLOWED: Final = "AddressNotAllowed"
 UNREADABLE_OBJECT: Final = "UnreadableObject"
+# The verb on `toolservers` or `modelproviders` of hopgate, in the whole cluster, of whoever may name an address inside.
+DIAL_INSIDE_VERB: Final = "dial-inside"
 
 _POLICIES: Final = frozenset({"Policy", "ClusterPolicy"})
 _PLURALS: Final[Mapping[str, str]] = {
@@ -117,8 +122,30 @@ def find_mistakes(request: AdmissionRequest, world: World, may: MayAccess) -> tu
     return (
         *_claimed(result.resource, request.requester, world, may),
         *_credential(result.resource, request.requester, may),
+        *_address(result.resource, _before(request), request.requester, may),
         *_policy(result.resource, world.registry),
     )
+
+
+def new_claims(request: AdmissionRequest) -> tuple[Claim, ...]:
+    """What the object wants for itself and did not want before; nothing where it can't be read."""
+    if not _is_judged(request) or request.object is None:
+        return ()
+    resource, before = parse.parse(request.object).resource, _before(request)
+    had = set() if before is None else {(claim.code, claim.wanted) for claim in conflicts.claims(before)}
+    wanted = () if resource is None else conflicts.claims(resource)
+    return tuple(claim for claim in wanted if claim.code is not ConflictCode.DUPLICATE_NAME and (claim.code, claim.wanted) not in had)
+
+
+def contested(claim: Claim) -> Mistake:
+    """That another object is being given the same at this moment."""
+    message = f"{claim.said} is being given to another object at this moment: try again"
+    return Mistake(field=fields.show(claim.path), message=message, code=claim.code)
+
+
+def refer(request: AdmissionRequest) -> ObjectReference:
+    """The object that is asked about."""
+    return ObjectReference(kind=request.kind, namespace=request.namespace, name=_name(request))
 
 
 def verdict(request: AdmissionRequest, mistakes: Iterable[Mistake]) -> Verdict:
@@ -126,8 +153,7 @@ def verdict(request: AdmissionRequest, mistakes: Iterable[Mistake]) -> Verdict:
     found = tuple(mistakes)
     if not found:
         return Allowed()
-    own = ObjectReference(kind=request.kind, namespace=request.namespace, name=_name(request))
-    message = f"{own}: {admission.lines(str(each) for each in found)}"
+    message = f"{refer(request)}: {admission.lines(str(each) for each in found)}"
     if all(each.forbidden for each in found):
         return Refused(message=message, status=403, reason="Forbidden")
     return Refused(message=message)
@@ -207,6 +233,32 @@ def _credential(resource: Resource, requester: Requester, may: MayAccess) -> Ite
             code=SECRET_NOT_ALLOWED,
             forbidden=True,
         )
+
+
+def _address(resource: Resource, before: Resource | None, requester: Requester, may: MayAccess) -> Iterator[Mistake]:
+    """An address that stays as it was leads nowhere new."""
+    dialled = _dialled(resource)
+    if dialled is None or network.is_public(dialled.ip) or dialled == _dialled(before):
+        return
+    plural = _PLURALS[reference.of(resource).kind]
+    if not may(requester, Access(verb=DIAL_INSIDE_VERB, resource=plural, namespace=None, group=GROUP)):
+        yield Mistake(
+            field="spec.address",
+            message=f"expected an address on the public internet, got {fields.quote(str(dialled))}: name a `service` of your namespace, or "
+            f"ask for the right to `{DIAL_INSIDE_VERB}` on `{plural}.{GROUP}` in the cluster",
+            code=ADDRESS_NOT_ALLOWED,
+            forbidden=True,
+        )
+
+
+def _dialled(resource: Resource | None) -> DialAddress | None:
+    return resource.address if isinstance(resource, ToolServer | ModelProvider) else None
+
+
+def _before(request: AdmissionRequest) -> Resource | None:
+    """The object as it was, where that can be read."""
+    updated = request.operation is Operation.UPDATE and request.old_object is not None
+    return parse.parse(request.old_object).resource if updated and request.old_object is not None else None
 
 
 def _policy(resource: Resource, against: Registry) -> Iterator[Mistake]:

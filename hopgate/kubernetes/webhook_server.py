@@ -85,7 +85,10 @@ class CertificateFiles:
 
 
 class WebhookServer:
-    """Serves while its context is entered. `reviewers` go by path; they are called in threads and may wait."""
+    """Serves while its context is entered. `reviewers` go by path; they are called in threads and may wait.
+
+    `host` is an address of this machine; `::` or none means every address of both families.
+    """
 
     def __init__(
         self, files: CertificateFiles, reviewers: Mapping[str, Reviewer], *, ready: Callable[[], bool], host: str = "", port: int = 0
@@ -115,7 +118,8 @@ class WebhookServer:
         await self._runner.setup()
         self._server = await asyncio.get_running_loop().create_server(
             self._runner.server,  # type: ignore[arg-type]  # aiohttp types it as a server; it is the factory of its protocols
-            self._host or None,
+            # asyncio binds `::` for IPv6 alone; without a host it binds every address of both families.
+            None if self._host in {"", "::"} else self._host,
             self._port,
             ssl=self._files.front,
             ssl_handshake_timeout=HANDSHAKE_SECONDS,

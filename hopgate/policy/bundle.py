@@ -27,12 +27,14 @@ __all__ = ["Admission", "CompileResult", "PolicyBundle", "PolicyMistake", "check
 class PolicyBundle:
     """Compiled policies. `digest` (hex SHA-256) names the set: ids, modes and text; the order of the resources does not matter."""
 
-    __slots__ = ("_route", "digest", "size")
+    __slots__ = ("_route", "digest", "index", "size")
 
-    def __init__(self, rules: Sequence[BoundRule], registry: Registry) -> None:
+    def __init__(self, rules: Sequence[BoundRule], registry: Registry, before: PolicyBundle | None = None) -> None:
+        """`before` is what was in force until now: what it made of rules that are the same objects is used again."""
         self.digest: str = _digest(rules)
         self.size: int = len(rules)
-        self._route = lru_cache(maxsize=ROUTES)(Index(rules, registry).route)
+        self.index: Index = Index(rules, registry, None if before is None else before.index)
+        self._route = lru_cache(maxsize=ROUTES)(self.index.route)
 
     def __repr__(self) -> str:
         return f"PolicyBundle(size={self.size}, digest={self.digest!r})"

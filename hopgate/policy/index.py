@@ -75,10 +75,12 @@ class Index:
 
     __slots__ = ("_agents", "_rules", "_singles", "_slices", "_tree")
 
-    def __init__(self, rules: Sequence[BoundRule], registry: Registry) -> None:
+    def __init__(self, rules: Sequence[BoundRule], registry: Registry, before: Index | None = None) -> None:
+        """`before`: what was made of the same rule there is used again, since most of an index's price is in that."""
         self._rules = tuple(rules)
         self._agents = registry.agents
-        self._singles = tuple(cedar.slice_of([(bound.id, bound.rule)]) for bound in self._rules)
+        made = {} if before is None else before.made()
+        self._singles = tuple(made.get(id(bound)) or cedar.slice_of([(bound.id, bound.rule)]) for bound in self._rules)
         self._slices = lru_cache(maxsize=SLICES)(_Slicer(self._rules))
         self._tree: _Tree = {}
         for position, bound in enumerate(self._rules):
@@ -86,6 +88,10 @@ class Index:
             for action in (None,) if scope.actions is None else scope.actions:
                 by_principal = self._tree.setdefault((bound.binding, action), {})
                 by_principal.setdefault(scope.principal, {}).setdefault(scope.resource, []).append(position)
+
+    def made(self) -> Mapping[int, Slice]:
+        """What was made of each rule alone, by the rule's identity: good while this index is there."""
+        return {id(bound): single for bound, single in zip(self._rules, self._singles, strict=True)}
 
     def route(self, principal: Entity, action: Action, resource: Entity, server: Entity | None, namespace: str | None) -> Route:
         """Everything that the rules need to judge these. `namespace` is the caller's and the destination's, None where they differ."""

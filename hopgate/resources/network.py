@@ -73,6 +73,13 @@ FORBIDDEN_NETWORKS: Final[tuple[tuple[IPv4Network | IPv6Network, str], ...]] = (
     (IPv6Network("::ffff:0:0/96"), "IPv4 written as IPv6: write it as IPv4"),
 )
 
+# RFC 4291 section 2.4: the public IPv6 internet. `is_global` also takes what is in none of its lists (fec0::1, ::127.0.0.1).
+_UNICAST: Final = IPv6Network("2000::/3")
+# RFC 6052: an IPv4 address that a translator dials.
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+# 6to4 carries an IPv4 address, which no network should still dial; RFC 9637 documentation.
+_NOT_PUBLIC: Final = (IPv6Network("2002::/16"), IPv6Network("3fff::/20"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialTarget:
@@ -173,6 +180,25 @@ def dial_target(field: Field) -> DialTarget:
     if not 1 <= number <= MAX_PORT:
         raise field.refusal(Code.INVALID_PORT, f"expected a port from 1 to {MAX_PORT}, got {fields.quote(matched['port'])}")
     return DialTarget(ip=str(ip), port=number)
+
+
+def is_public(text: str) -> bool:
+    """Whether the text is an address on the public internet: of no network of ours, as far as an address can tell."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address):
+        carried = address.ipv4_mapped or (IPv4Address(address.packed[-4:]) if address in _NAT64 else None)
+        if carried is None:
+            return (
+                address.is_global
+                and address.scope_id is None
+                and address in _UNICAST
+                and not any(address in network for network in _NOT_PUBLIC)
+            )
+        address = carried
+    return address.is_global and not address.is_multicast
 
 
 def _read_ip(six: str | None, four: str | None) -> IPv4Address | IPv6Address | None:

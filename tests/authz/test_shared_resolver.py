@@ -120,6 +120,13 @@ async def test_one_agents_connections_leave_room_for_anothers(
             """The resolver has not seen the others end yet."""
 
 
+def test_where_there_is_no_ipv6_every_address_is_that_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    sockets = dns_sockets.open_at("::", 0)
+    assert {held.getsockname()[0] for held in (*sockets.datagram, *sockets.listening)} == {"0.0.0.0"}  # noqa: S104 - what was bound is looked at
+    sockets.close()
+
+
 def test_an_address_in_use_leaves_no_socket_open() -> None:
     held = dns_sockets.open_at("127.0.0.1", 0)
     with pytest.raises(OSError, match="in use"):

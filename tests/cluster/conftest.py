@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from tests.cluster import node as nodes
 from tests.cluster.api_server import ApiServer
 from tests.cluster.node import Node
 from tests.cluster.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from tests.cluster.installation import Installation
 
 _NODE = {"node", "node_programs", "base_image", "images"}
 DEFINITIONS = Path(__file__).resolve().parents[2] / "deploy" / "charts" / "hopgate" / "crds"
@@ -58,6 +62,16 @@ def hopgate_definitions(api_server: ApiServer) -> ApiServer:
     """The shared API server, which knows hopgate's kinds."""
     api_server.install(DEFINITIONS)
     return api_server
+
+
+@pytest.fixture(scope="session")
+def installation(cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """hopgate's webhooks and authz, running on an API server of their own: each test works as a tenant of its own namespace."""
+    from tests.cluster.installation import installed  # noqa: PLC0415 - it reads this module's DEFINITIONS
+
+    folder = tmp_path_factory.mktemp("installation")
+    with ApiServer(cluster_binaries, folder / "server") as server, installed(server, folder) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from tests.authz.requests import http, tool_call
 from tests.authz.test_check import encoded
 from tests.cluster.api_server import ApiServer, free_ports
 from tests.cluster.conftest import DEFINITIONS
-from tests.cluster.test_identity import AUDIENCE, ISSUER, Place
+from tests.cluster.test_identity import AUDIENCE, ISSUER, Place, PodName
 from tests.cluster.test_identity_process import ask, is_allowed, reason
 
 DEADLINE_SECONDS = 60.0
@@ -46,15 +46,11 @@ class Ports:
     resolver: int
 
 
-@asynccontextmanager
-async def command(
-    api_server: ApiServer, place: Place, mounted: Mounted, folder: Path
-) -> AsyncIterator[tuple[subprocess.Popen[bytes], Ports]]:
-    pod = await asyncio.to_thread(place.pod, "authz-1", "authz")
-    ports = Ports(*free_ports(3))
-    given = {
+def given(api_server: ApiServer, namespace: str, pod: PodName, ports: Ports, mounted: Mounted, spool: Path) -> list[str]:
+    """The arguments of the process that runs as a pod."""
+    settings = {
         "kubeconfig": api_server.admin.kubeconfig,
-        "namespace": place.namespace,
+        "namespace": namespace,
         "pod": pod.name,
         "pod-uid": pod.uid,
         "service-account": "authz",
@@ -62,7 +58,7 @@ async def command(
         "audience": AUDIENCE,
         "certificate": mounted.certificate,
         "private-key": mounted.private_key,
-        "spool": folder / "spool",
+        "spool": spool,
         "listen": f"127.0.0.1:{ports.listen}",
         "health": f"127.0.0.1:{ports.health}",
         "resolver": f"127.0.0.1:{ports.resolver}",
@@ -70,7 +66,16 @@ async def command(
         "notice-seconds": 0.1,
         "settle-seconds": 0.1,
     }
-    arguments = [f"--{name}={value}" for name, value in given.items()]
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+@asynccontextmanager
+async def command(
+    api_server: ApiServer, place: Place, mounted: Mounted, folder: Path
+) -> AsyncIterator[tuple[subprocess.Popen[bytes], Ports]]:
+    pod = await asyncio.to_thread(place.pod, "authz-1", "authz")
+    ports = Ports(*free_ports(3))
+    arguments = given(api_server, place.namespace, pod, ports, mounted, folder / "spool")
     process = subprocess.Popen([sys.executable, "-m", "authz", "cluster", *arguments], stdin=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
         yield process, ports

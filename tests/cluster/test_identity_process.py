@@ -16,11 +16,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from kubernetes.client import CoordinationV1Api, V1Namespace, V1ObjectMeta
 
+import hopgate
 from authz import server
 from authz.cluster_process import ClusterProcess, Settings
 from authz.pb import ext_authz_pb2 as pb
 from authz.request import CheckInput
 from hopgate.identity.names import ObjectName
+from hopgate.kubernetes import authz_state
 from hopgate.kubernetes.keys import PodReference
 from hopgate.manifests import snapshots
 from hopgate.resources.kinds import DialAddress
@@ -308,6 +310,36 @@ async def test_a_lease_that_somebody_deletes_is_written_again(world: World, monk
             return bool(shown.get("hopgate-keys-authz-1", {"metadata": {"uid": before}})["metadata"]["uid"] != before)
 
         await until(written_again, "the keys are published again")
+
+
+async def test_a_process_says_in_its_lease_how_it_stands(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authz.cluster_process.PUBLISH_SECONDS", 0.1)
+    pod = await asyncio.to_thread(world.demo.pod, "planner-1")
+    token = await asyncio.to_thread(world.demo.token, pod)
+    leases = CoordinationV1Api(world.server.client())
+    began = int(time.time())
+
+    def annotations() -> dict[str, str]:
+        lease = as_json(leases.read_namespaced_lease("hopgate-keys-authz-1", SYSTEM, _preload_content=False))
+        return dict(lease["metadata"]["annotations"])
+
+    async with world.process("authz-1") as process:
+        await process.ready()
+        assert authz_state.read_last_seen(annotations()) == {}
+        async with world.channel(process.running.port) as channel:
+            assert is_allowed(await ask(channel, call_tool(world.snapshot), token))
+            assert not is_allowed(await ask(channel, call_tool(world.snapshot), None))
+        while (state := authz_state.read(await asyncio.to_thread(annotations))) is None or state.denied == 0:
+            assert time.time() - began < DEADLINE_SECONDS
+        last_seen = authz_state.read_last_seen(annotations())
+    assert (state.version, state.allowed, state.denied, state.failed_open) == (hopgate.__version__, 1, 1, 0)
+    assert state.snapshot_at == world.snapshot.loaded_at
+    assert began <= min(state.started_at, state.key_made_at)
+    assert state.certificate_ends_at > time.time()
+    assert set(state.watches) == {"Pod", "Lease"}
+    assert all(at is not None and began <= at <= time.time() for at in state.watches.values())
+    assert set(last_seen) == {ObjectName("demo", "planner")}
+    assert began <= last_seen[ObjectName("demo", "planner")] <= time.time()
 
 
 async def test_a_process_that_ends_under_load_loses_no_check(world: World) -> None:

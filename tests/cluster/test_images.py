@@ -89,7 +89,7 @@ def test_the_services_start(node: Node, pods: str, target: str) -> None:
 
 def test_the_proxy_has_envoy_and_what_writes_its_bootstrap_and_the_rules(node: Node, pods: str) -> None:
     assert f"/{envoy_process.VERSION}/" in node.execute(pods, "proxy", "envoy", "--version")
-    names = "import hopgate.local.namespace, hopgate.local.bootstrap as b; print(b.template_path())"
+    names = "import hopgate.proxy.capture, hopgate.proxy.bootstrap as b; print(b.template_path())"
     assert node.execute(pods, "proxy", "python", "-c", names).strip() == "/opt/hopgate/share/hopgate/envoy/agent.yaml"
 
 

@@ -13,7 +13,7 @@ import kubernetes.client
 import pytest
 
 from hopgate.identity.names import ObjectName
-from hopgate.kubernetes import api
+from hopgate.kubernetes import api, pods
 from hopgate.kubernetes.api import ExpiredError, RefusedError, UnreachableError
 from hopgate.kubernetes.client import Client
 from hopgate.kubernetes.snapshots import Built
@@ -384,3 +384,28 @@ def test_a_server_that_falls_silent_is_noticed(own: Objects, own_api_server: Api
             os.kill(own_api_server.pid, signal.SIGCONT)
         own.make("Agent", "planner", {"owner": "team-a"})
         watch.until(lambda built: owner(built, own.namespace) == "team-a", "the agent is in force")
+
+
+def test_a_list_comes_in_pages_and_has_of_each_object_what_is_kept_of_its_kind(
+    objects: Objects, hopgate_definitions: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hopgate.kubernetes.client.PAGE", 3)
+    for number in range(8):
+        container = {"name": "app", "image": "app:1"}
+        pod: Any = {
+            "metadata": {"name": f"pod-{number}", "labels": {"a": "b"}},
+            "spec": {"serviceAccountName": "planner", "containers": [container]},
+        }
+        objects.core.create_namespaced_pod(objects.namespace, pod)
+    client = Client.connect(hopgate_definitions.admin.kubeconfig)
+    listed = client.list(api.PODS)
+    identities = client.list(api.POD_IDENTITIES)
+    client.close()
+    mine = [each for each in identities.items if each["metadata"]["namespace"] == objects.namespace]
+    assert sorted(each["metadata"]["name"] for each in mine) == [f"pod-{number}" for number in range(8)]
+    assert {tuple(sorted(each["metadata"])) for each in mine} == {("name", "namespace", "uid")}
+    assert {tuple(each["spec"]) for each in mine} == {("serviceAccountName",)}
+    # Nothing that is read of a pod is lost on the way.
+    assert pods.read_all(identities.items) == pods.read_all(listed.items)
+    assert identities.revision
+    objects.core.delete_collection_namespaced_pod(objects.namespace)

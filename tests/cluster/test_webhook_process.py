@@ -79,11 +79,18 @@ class Process:
             "--authz-address": "10.96.0.9",
             "--authz-name": "hopgate-authz.hopgate-system.svc",
         }
-        given = [str(part) for option in options.items() for part in option]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                (sys.executable, "-m", "hopgate.cluster", "webhooks", *given), stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+        self._given = [str(part) for option in options.items() for part in option]
+        self.process = self.start()
+
+    def start(self, before: tuple[str, ...] = (sys.executable, "-m", "hopgate.cluster")) -> subprocess.Popen[bytes]:
+        """Run it; `before` is what stands before its arguments."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen((*before, "webhooks", *self._given), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return self.process
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def mount(self) -> None:
         def kept() -> dict[str, str]:
@@ -117,8 +124,7 @@ def started(server: ApiServer, folder: Path) -> Iterator[Process]:
     try:
         yield running
     finally:
-        running.process.kill()
-        running.process.wait()
+        running.kill()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from hopgate.kubernetes.access import Rights
 from hopgate.kubernetes.certificate_keeper import CertificateKeeper
 from hopgate.kubernetes.certificates import Kept
 from hopgate.kubernetes.client import Client
+from hopgate.kubernetes.new_claims import NewClaims
 from hopgate.kubernetes.pod_reviewer import PodReviewer
 from hopgate.kubernetes.reviewers import Validator
 from hopgate.kubernetes.webhook_server import CertificateFiles, Reviewer, WebhookServer
@@ -138,7 +139,7 @@ class Certificates:
             return str(error)
 
     def _mount(self, kept: Kept) -> None:
-        for name, content in (("tls.crt", kept.serving[0]), ("tls.key", kept.serving[1].reveal())):
+        for name, content in (("tls.crt", kept.handed[0]), ("tls.key", kept.handed[1].reveal())):
             new = self._folder / f".{name}"
             new.write_bytes(content)
             new.rename(self._folder / name)
@@ -151,7 +152,13 @@ class Webhooks:
         self.server, self.client, self.certificates = server, client, kept
         self.changes: list[Change] = []
         self.validator = Validator(
-            source=client, world=world, may=Rights(client), record=self.changes.append, time_us=lambda: time.time_ns() // 1000
+            source=client,
+            calls=client,
+            claims=NewClaims(client, time.monotonic),
+            world=world,
+            may=Rights(client),
+            record=self.changes.append,
+            time_us=lambda: time.time_ns() // 1000,
         )
         pods = PodReviewer(
             calls=client,

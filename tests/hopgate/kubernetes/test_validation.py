@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def tool(**changes: Any) -> dict[str, Any]:
 
 
 WORLD = validation.world_of_objects(
-    [manifest("ToolServer", "weather", tool(credential=CREDENTIAL, address="203.0.113.7")), manifest("Agent", "planner", {})], {}
+    [manifest("ToolServer", "weather", tool(credential=CREDENTIAL, address="8.8.8.8")), manifest("Agent", "planner", {})], {}
 )
 
 
@@ -79,9 +80,9 @@ def codes(asked: AdmissionRequest, *rights: Access, world: World = WORLD) -> lis
             manifest("ToolServer", "copy", tool(hosts=["b.example.com"]), "other"),
         ),
         (
-            manifest("ToolServer", "copy", tool(hosts=["b.example.com"], address="203.0.113.7"), "other"),
+            manifest("ToolServer", "copy", tool(hosts=["b.example.com"], address="8.8.8.8"), "other"),
             "DuplicateAddress",
-            manifest("ToolServer", "copy", tool(hosts=["b.example.com"], address="203.0.113.8"), "other"),
+            manifest("ToolServer", "copy", tool(hosts=["b.example.com"], address="8.8.4.4"), "other"),
         ),
         (
             manifest("Agent", "second", {"serviceAccountName": "planner"}),
@@ -122,6 +123,31 @@ def test_a_credential_needs_the_right_to_get_its_secret_at_each_change_of_the_sp
         assert codes(asked, right) == []
     assert codes(request(manifest("ToolServer", "weather", tool(credential=CREDENTIAL), labels={"a": "b"}), old)) == []
     assert codes(request(manifest("ToolServer", "weather", tool()), old)) == []
+
+
+def test_an_address_inside_needs_a_right_in_the_cluster_once() -> None:
+    right = Access(verb="dial-inside", resource="toolservers", namespace=None, group="hopgate.dev")
+    inside = manifest("ToolServer", "x", tool(hosts=["x.example.com"], address="10.96.0.1:443"))
+    outside = manifest("ToolServer", "x", tool(hosts=["x.example.com"], address="8.8.4.4:443"))
+
+    for asked in (request(inside), request(inside, outside)):
+        assert codes(asked) == ["AddressNotAllowed"]
+        assert codes(asked, right) == []
+        assert codes(asked, replace(right, namespace="demo")) == ["AddressNotAllowed"]
+    assert codes(request(outside)) == []
+    assert codes(request(manifest("ToolServer", "x", tool(hosts=["y.example.com"], address="10.96.0.1:443")), inside)) == []
+
+
+def test_only_what_was_not_claimed_before_is_a_new_claim() -> None:
+    old = manifest("ToolServer", "weather", tool())
+    new = manifest("ToolServer", "weather", tool(hosts=["weather.example.com", "more.example.com"]))
+
+    def wanted(asked: AdmissionRequest) -> list[tuple[str, ...]]:
+        return [claim.wanted for claim in validation.new_claims(asked)]
+
+    assert wanted(request(old)) == [("weather.example.com",)]
+    assert wanted(request(new, old)) == [("more.example.com",)]
+    assert wanted(request(old, new)) == wanted(request(None, old)) == []
 
 
 def test_a_deletion_and_what_leaves_the_spec_alone_are_always_accepted() -> None:

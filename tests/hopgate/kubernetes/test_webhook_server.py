@@ -18,6 +18,7 @@ import pytest
 from hopgate.kubernetes import webhook_server
 from hopgate.kubernetes.admission import AdmissionRequest, Allowed, Refused, Verdict
 from hopgate.kubernetes.webhook_server import CertificateFiles, Reviewer, WebhookServer
+from tests.cluster.api_server import free_ports
 from tests.hopgate.kubernetes.test_admission import review
 from tokenmint import authority
 
@@ -140,6 +141,18 @@ def test_a_body_that_does_not_come_is_not_waited_for(running: Running, monkeypat
     connection.endheaders(b"12345")
 
     assert connection.getresponse().status == 408
+
+
+def test_at_every_address_both_families_are_answered(running: Running) -> None:
+    [port] = free_ports(1)
+
+    async def serve_and_ask() -> None:
+        async with WebhookServer(running.files, {}, ready=lambda: True, host="::", port=port):
+            for address in ("127.0.0.1", "::1"):
+                _, writer = await asyncio.open_connection(address, port)
+                writer.close()
+
+    asyncio.run(serve_and_ask())
 
 
 def test_plain_http_gets_nothing(running: Running) -> None:
