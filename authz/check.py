@@ -29,7 +29,6 @@ from tokenmint.keys import PublicKey, SigningKey
 from tokenmint.replay import ReplayCache
 
 _log = logging.getLogger(__name__)
-_BEARER = "Bearer "
 _DIRECTIONS = {"outbound": Direction.OUTBOUND, "inbound": Direction.INBOUND, "mesh": Direction.MESH}
 
 
@@ -153,13 +152,11 @@ class Checker:
 
     def _decide(self, check: CheckInput, call: Call, snapshot: Snapshot) -> Verdict:
         now = self._sources.wall_ns() // 1_000_000_000
-        authorization = call.authorization or ""
-        presented = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else None
         keys = VerificationKeys(hop=self._keys.public_keys(now))
         if check.direction is Direction.MESH:
-            workload = mesh.identify(self._sources.mesh(), presented, check.principal, snapshot.registry.by_service_account)
+            workload = mesh.identify(self._sources.mesh(), call.credential, check.principal, snapshot.registry.by_service_account)
         else:
-            workload = self._sources.workloads().identify(presented, now)
+            workload = self._sources.workloads().identify(call.credential, now)
         return decide(Hop(check=check, workload=workload), snapshot, keys, now)
 
     def _equip(self, check: CheckInput, verdict: Verdict, snapshot: Snapshot, decision_id: str) -> tuple[Verdict, _Allowance]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from hopgate.kubernetes import sidecar
 from hopgate.resources.kinds import Provider
 
 # On a namespace: its pods are governed. On a pod, `disabled` asks for this pod to be left alone, which needs a right.
@@ -61,7 +62,7 @@ class Settings:
     token_seconds: int = LONGEST_TOKEN_SECONDS
     proxy_uid: int = 1337
     image_pull_policy: str = "IfNotPresent"
-    authorities: str = "hopgate-authorities"
+    authorities: str = sidecar.AUTHORITIES_CONFIG_MAP
     capture_resources: Mapping[str, Mapping[str, str]] = field(default_factory=capture_resources)
     proxy_resources: Mapping[str, Mapping[str, str]] = field(default_factory=proxy_resources)
     max_heap_bytes: int = 160 << 20

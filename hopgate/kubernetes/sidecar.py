@@ -36,7 +36,9 @@ ADMIN_FOLDER: Final = "/run/hopgate/admin"
 ADMIN_SOCKET: Final = f"{ADMIN_FOLDER}/envoy.sock"
 TOKEN_FOLDER: Final = "/var/run/secrets/hopgate.dev"  # noqa: S105 - a folder
 TOKEN_FILE: Final = f"{TOKEN_FOLDER}/token"
-# From the namespace's ConfigMap: whom the sidecar trusts as authz, and whom the app trusts as the other end of opened TLS.
+# The ConfigMap of every governed namespace, and where it is mounted:
+# whom the sidecar trusts as authz, and whom the app trusts as the other end of opened TLS.
+AUTHORITIES_CONFIG_MAP: Final = "hopgate-authorities"
 AUTHORITIES_FOLDER: Final = "/etc/hopgate/authorities"
 AUTHZ_AUTHORITY_KEY: Final = "authz.pem"
 OPEN_TLS_AUTHORITY_KEY: Final = "open-tls.pem"

@@ -215,11 +215,11 @@ def test_an_authority_is_replaced_under_load_without_a_failed_call(running: Webh
         go_on("the successor is announced")
         certificates.step()
         certificates.now += PUBLISH_SECONDS - 1
-        assert certificates.step().serving == old.serving
+        assert certificates.step().handed == old.handed
         certificates.now += 1
         promoted = certificates.step()
         assert promoted.authority == announced.successor
-        served = ssl.PEM_cert_to_DER_cert(promoted.serving[0].decode())
+        served = ssl.PEM_cert_to_DER_cert(promoted.handed[0].decode())
         eventually(lambda: running.served() == served, "the new certificate is served")
         go_on("the new authority serves")
     finally:

@@ -139,7 +139,7 @@ class Certificates:
             return str(error)
 
     def _mount(self, kept: Kept) -> None:
-        for name, content in (("tls.crt", kept.serving[0]), ("tls.key", kept.serving[1].reveal())):
+        for name, content in (("tls.crt", kept.handed[0]), ("tls.key", kept.handed[1].reveal())):
             new = self._folder / f".{name}"
             new.write_bytes(content)
             new.rename(self._folder / name)

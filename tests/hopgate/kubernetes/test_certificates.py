@@ -16,18 +16,20 @@ from hopgate.kubernetes.certificates import (
     PUBLISH_SECONDS,
     RETIRE_SECONDS,
     Kept,
+    Use,
 )
 from hopgate.resources.kinds import SecretValue
 from tokenmint import authority
 from tokenmint.authority import AUTHORITY_LIFE_SECONDS
 
 NAMES = frozenset({"hopgate-webhooks.hopgate-system.svc", "127.0.0.1"})
+USE = Use(names=NAMES, publish=PUBLISH_SECONDS)
 START = 1_800_000_000
 DAY = 86_400
 
 
 def plan(kept: Kept | None, now: int, *bundles: bytes, names: frozenset[str] = NAMES) -> Kept:
-    return certificates.plan(kept, bundles, names, now, authority)
+    return certificates.plan(kept, bundles, Use(names=names, publish=PUBLISH_SECONDS), now, authority)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def first() -> Kept:
 
 
 def signed_by(kept: Kept, trusted: bytes) -> bool:
-    return any(authority.examine(kept.serving, root) is not None for root in certificates.split(trusted))
+    return any(authority.examine(kept.handed, root) is not None for root in certificates.split(trusted))
 
 
 def announced(first: Kept) -> tuple[Kept, int]:
@@ -45,7 +47,7 @@ def announced(first: Kept) -> tuple[Kept, int]:
 
 
 def test_from_nothing_an_authority_and_a_certificate_for_the_names_are_made(first: Kept) -> None:
-    found = authority.examine(first.serving, first.authority[0])
+    found = authority.examine(first.handed, first.authority[0])
 
     assert found is not None
     assert found[2] == NAMES
@@ -63,14 +65,14 @@ def test_what_is_good_stays_as_it_is(first: Kept, later: int) -> None:
 def test_a_certificate_is_renewed_by_the_same_authority(first: Kept) -> None:
     renewed = plan(first, START + LEAF_LIFE_SECONDS - LEAF_RENEWAL_SECONDS + 1, first.bundle)
 
-    assert renewed.serving != first.serving
+    assert renewed.handed != first.handed
     assert (renewed.authority, renewed.bundle) == (first.authority, first.bundle)
 
 
 def test_a_new_name_gives_a_new_certificate_and_a_name_less_does_not(first: Kept) -> None:
     more = plan(first, START, first.bundle, names=NAMES | {"other.hopgate-system.svc"})
 
-    assert more.serving != first.serving
+    assert more.handed != first.handed
     assert plan(more, START, more.bundle) == more
 
 
@@ -80,7 +82,7 @@ def test_a_successor_is_trusted_before_it_serves(first: Kept) -> None:
     assert found.successor is not None
     assert found.trusted == (first.authority[0], found.successor[0])
     assert found.authority == first.authority
-    assert authority.examine(found.serving, first.authority[0]) is not None
+    assert authority.examine(found.handed, first.authority[0]) is not None
     assert found.published is None
     assert plan(first, now - 2, first.bundle).successor is None
 
@@ -96,7 +98,7 @@ def test_the_wait_begins_when_every_configuration_trusts_it_and_begins_anew_when
     promoted = plan(published, now + 2 + PUBLISH_SECONDS, found.bundle, found.bundle)
     assert promoted.authority == found.successor
     assert promoted.successor is None
-    assert authority.examine(promoted.serving, promoted.authority[0]) is not None
+    assert authority.examine(promoted.handed, promoted.authority[0]) is not None
 
 
 def test_the_one_before_is_trusted_until_long_after(first: Kept) -> None:
@@ -120,7 +122,7 @@ def test_over_three_years_each_certificate_that_may_be_served_is_trusted_where_i
             assert signed_by(served, bundle)
             assert signed_by(planned, bundle)
         for serving in (served, planned):
-            found = authority.examine(serving.serving)
+            found = authority.examine(serving.handed)
             assert found is not None
             assert found[0] <= now < found[1]
         assert len(planned.trusted) <= 3
@@ -160,7 +162,7 @@ def test_a_certificate_of_somebody_else_is_replaced(first: Kept) -> None:
     other = plan(None, START, b"")
     found = plan(replace(first, serving=other.serving), START + 1, first.bundle)
 
-    assert authority.examine(found.serving, first.authority[0]) is not None
+    assert authority.examine(found.handed, first.authority[0]) is not None
 
 
 def test_whatever_the_secret_trusts_the_authority_in_use_is_trusted(first: Kept) -> None:
@@ -170,7 +172,7 @@ def test_whatever_the_secret_trusts_the_authority_in_use_is_trusted(first: Kept)
 def test_what_is_kept_is_read_back_from_the_secret(first: Kept) -> None:
     found, now = announced(first)
     found = plan(found, now, found.bundle)
-    read = certificates.read({"data": certificates.write(found)})
+    read = certificates.read({"data": certificates.write(found)}, USE)
 
     assert read is not None
     assert certificates.write(read) == certificates.write(found)
@@ -181,9 +183,9 @@ def test_what_is_kept_is_read_back_from_the_secret(first: Kept) -> None:
 @pytest.mark.parametrize("key", ["authority.crt", "authority.key", "tls.crt", "tls.key", "ca.crt"])
 def test_a_secret_that_lacks_a_part_is_no_secret_of_ours(first: Kept, key: str) -> None:
     data = certificates.write(first)
-    assert certificates.read({"data": data}) is not None
-    assert certificates.read({"data": {name: value for name, value in data.items() if name != key}}) is None
-    assert certificates.read({"data": {**data, key: "no base64!"}}) is None
+    assert certificates.read({"data": data}, USE) is not None
+    assert certificates.read({"data": {name: value for name, value in data.items() if name != key}}, USE) is None
+    assert certificates.read({"data": {**data, key: "no base64!"}}, USE) is None
 
 
 def configuration(*bundles: str | None, annotations: dict[str, str] | None = None) -> dict[str, object]:
@@ -205,7 +207,7 @@ def test_the_bundle_is_written_where_it_is_another_of_this_version_alone(first: 
 
 
 def test_serving_certificates_are_what_a_server_of_a_cluster_needs(first: Kept) -> None:
-    leaf = x509.load_pem_x509_certificate(first.serving[0])
+    leaf = x509.load_pem_x509_certificate(first.handed[0])
     root = x509.load_pem_x509_certificate(first.authority[0])
 
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
