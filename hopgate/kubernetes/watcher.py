@@ -20,6 +20,7 @@ from hopgate.kubernetes import api, claims, objects, snapshots
 from hopgate.kubernetes.api import Manifest, SecretSource, Source, WatchedKind
 from hopgate.kubernetes.informers import Freshness, Informers
 from hopgate.kubernetes.objects import ClusterObject, ClusterService
+from hopgate.kubernetes.problems import Problem
 from hopgate.kubernetes.secrets import Secrets
 from hopgate.kubernetes.snapshots import Built, Seen
 from hopgate.resources.reference import ObjectReference
@@ -129,6 +130,7 @@ class WatchState:
     """How things stand: `ready` once a snapshot was handed over; `age_seconds` since the kind that was heard of longest ago was.
 
     `builds` counts snapshots, `build_seconds` is how long the last took, `failures` counts those that a defect ended.
+    `problems` are those of the snapshot in force.
     """
 
     ready: bool
@@ -137,6 +139,7 @@ class WatchState:
     builds: int
     build_seconds: float
     failures: int
+    problems: tuple[Problem, ...]
 
 
 class Connection(Source, SecretSource, Protocol):
@@ -199,6 +202,7 @@ class SnapshotWatcher:
             builds=self._builds,
             build_seconds=self._build_seconds,
             failures=self._failures,
+            problems=() if self._built is None else self._built.problems,
         )
 
     def _run(self) -> None:
