@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from authz.cluster_process import Listener, PodListener
+from authz.cluster_process import Listener, PodListener, Watched
 from hopgate.kubernetes import api, pods
 from hopgate.kubernetes.api import ClientError, IdentitySource, Manifest, SecretSource, WatchedKind
 from hopgate.kubernetes.informers import Informer, Sink
@@ -31,6 +31,8 @@ class ApiServer:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._informers: list[Informer] = []
+        self._watcher: SnapshotWatcher | None = None
 
     async def follow_pods(self, listener: PodListener, /) -> None:
         """See `Api`."""
@@ -47,7 +49,7 @@ class ApiServer:
         def built(found: Built) -> None:
             _hand(loop, lambda: on_change(found.snapshot))
 
-        watcher = SnapshotWatcher(self._connection, built)
+        watcher = self._watcher = SnapshotWatcher(self._connection, built)
         watcher.start()
         try:
             await asyncio.Event().wait()
@@ -63,8 +65,15 @@ class ApiServer:
         """See `Api`."""
         await _ask(lambda: self._connection.apply_lease(manifest))
 
+    def watched(self) -> Watched:
+        """See `Api`."""
+        resources = None if self._watcher is None else self._watcher.state()
+        kinds = () if resources is None else resources.kinds
+        return Watched(kinds=(*kinds, *(informer.freshness() for informer in self._informers)), resources=resources)
+
     async def _follow(self, kind: WatchedKind, sink: Sink) -> None:
         informer = Informer(self._connection, kind, sink, time.monotonic)
+        self._informers.append(informer)
         informer.start()
         try:
             await asyncio.Event().wait()

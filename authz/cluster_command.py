@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         private_key=given.private_key,
         spool=given.spool,
         open_tls=_pair(parser, given.open_tls_certificate, given.open_tls_key),
+        metrics=given.metrics,
         connection_seconds=given.connection_seconds,
         notice_seconds=given.notice_seconds,
         settle_seconds=given.settle_seconds,
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--listen", default="[::]:8443", help="where checks are answered over TLS (default: %(default)s)")
     parser.add_argument("--health", default="[::]:8080", help="where probes are answered, gRPC without TLS (default: %(default)s)")
     parser.add_argument("--resolver", default="[::]:8053", help="where names are answered, UDP and TCP (default: %(default)s)")
+    parser.add_argument("--metrics", metavar="IP:PORT", help="where Prometheus finds `/metrics`, HTTP without TLS (default: nowhere)")
     parser.add_argument(
         "--connection-seconds", type=float, default=CONNECTION_SECONDS, help="how long a sidecar's connection lives (default: %(default)s)"
     )

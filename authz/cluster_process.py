@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from authz import dns_sockets, process, recording
+import hopgate
+from authz import cluster_metrics, dns_sockets, metrics, process, recording
+from authz.cluster_metrics import Moment
 from authz.cluster_state import ClusterState
+from authz.metrics_server import MetricsServer
 from authz.open_tls import OpenTls
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
 from authz.shared_resolver import SharedResolver
@@ -25,9 +28,13 @@ from authz.upstream_names import Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.identity.names import ObjectName
+from hopgate.kubernetes import authz_state
 from hopgate.kubernetes import keys as published_keys
+from hopgate.kubernetes.authz_state import AuthzState
+from hopgate.kubernetes.informers import Freshness
 from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.kubernetes.pods import Pod, Pods
+from hopgate.kubernetes.watcher import WatchState
 from hopgate.snapshot import Snapshot
 from hopgate.tls_files import TlsFiles
 from tokenmint.keys import KeyRing
@@ -71,6 +78,14 @@ class PodListener(Protocol):
         """One that is new or changed; None: it has ended, or is gone."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """How the watches stand: each kind, and what is built of the resources; None: they are not watched yet."""
+
+    kinds: tuple[Freshness, ...]
+    resources: WatchState | None
+
+
 class Api(Protocol):
     """What the process asks of the API server. Listeners are called in the event loop; following ends only by cancelling."""
 
@@ -89,12 +104,16 @@ class Api(Protocol):
     async def put_lease(self, manifest: Mapping[str, Any], /) -> None:
         """Make the Lease, or replace the one of its name. Raises OSError when it can't be written now."""
 
+    def watched(self) -> Watched:
+        """How the watches stand now. Asks nobody."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How the process is run. Addresses are `IP:PORT`; `pod` and `service_account` are its own, as the cluster knows it.
 
     `open_tls` are the files of the CA that signs for TLS opened at the gate, certificate and key; None: no such TLS is opened.
+    Without `metrics` nobody is told any.
     """
 
     pod: PodReference
@@ -108,6 +127,7 @@ class Settings:
     private_key: Path
     spool: Path
     open_tls: tuple[Path, Path] | None = None
+    metrics: str | None = None
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
     settle_seconds: float = SETTLE_SECONDS
@@ -124,7 +144,7 @@ class ClusterProcess:
         self._keys_asked = asyncio.Event()
         self._serving = False
         self._ring = KeyRing.create(int(time.time()))
-        self._published: Mapping[str, Any] | None = None
+        self._started_at = int(time.time())
         self.keys = SharedKeys(self._ring)
         self.workloads = ClusterWorkloads(issuer=settings.issuer, audience=settings.audience, request_keys=self._keys_asked.set)
         self.state = ClusterState(
@@ -135,15 +155,15 @@ class ClusterProcess:
             clock=time.time,
         )
         self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
-        files = TlsFiles(settings.certificate, settings.private_key)
         self._open_tls = None if settings.open_tls is None else self._new_open_tls(*settings.open_tls)
+        self._files = TlsFiles(settings.certificate, settings.private_key)
         self._spool = Spool(settings.spool, new_writer("authz"), clock=time.time, durability=Durability.WRITE)
         self.checker = process.checker_of(self.state, self.keys, self._spool)
         self._server = Server(
             self.checker.check,
             TlsListener(
                 address=settings.listen,
-                files=files,
+                files=self._files,
                 ready=lambda: self.ready,
                 connection_seconds=settings.connection_seconds,
                 certificates=self._open_tls,
@@ -151,6 +171,8 @@ class ClusterProcess:
         )
         self._health = HealthServer(lambda: self.ready, settings.health)
         self._resolver = SharedResolver(lambda: self.state.snapshot.registry, whose=self.state.agent_at, record=self._record_name)
+        self._metrics = None if settings.metrics is None else _metrics_server(self._moment, settings.metrics)
+        self._jwks_read_at: float | None = None
         self.resolver_port = 0
 
     @property
@@ -168,6 +190,11 @@ class ClusterProcess:
         """Where probes are answered without TLS."""
         return self._health.port
 
+    @property
+    def metrics_port(self) -> int:
+        """Where metrics are told; 0 for nowhere."""
+        return 0 if self._metrics is None else self._metrics.port
+
     def end(self) -> None:
         """Let `run` end in an orderly way."""
         self._ending.set()
@@ -178,6 +205,8 @@ class ClusterProcess:
             async with asyncio.TaskGroup() as parts:
                 running = [parts.create_task(part) for part in self._parts()]
                 await self._health.start()
+                if self._metrics is not None:
+                    await self._metrics.start()
                 await self._serve()
                 for task in running:
                     task.cancel()
@@ -185,6 +214,8 @@ class ClusterProcess:
             await self._server.stop(0)
             await self._resolver.stop()
             await self._health.stop()
+            if self._metrics is not None:
+                await self._metrics.stop()
             self._spool.close()
 
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
@@ -272,15 +303,54 @@ class ClusterProcess:
 
     async def _read_jwks(self) -> None:
         self.state.jwks_read(await self._api.read_jwks())
+        self._jwks_read_at = time.time()
 
     async def _publish(self) -> None:
-        """Publish the keys where the API server has others, or none; the next key always among them, long before it signs."""
+        """Publish the keys, the next one always among them, long before it signs; and how this process stands."""
         now = time.time()
         self._ring.announce()
-        jwks = self._ring.jwks(int(now))
-        if jwks != self._published or (self.state.leases.objects is not None and not self.state.is_published):
-            await self._api.put_lease(published_keys.manifest(self._settings.pod, jwks, now))
-            self._published = jwks
+        since = int((now - authz_state.LAST_SEEN_SECONDS) * 1e9)
+        last_seen = {agent: at // 1_000_000_000 for agent, at in self.checker.counters.seen_since(since).items()}
+        shown = authz_state.write(self._describe(now), last_seen)
+        await self._api.put_lease(published_keys.manifest(self._settings.pod, self._ring.jwks(int(now)), now, shown))
+
+    def _describe(self, now: float) -> AuthzState:
+        counters = self.checker.counters
+        kinds = self._api.watched().kinds
+        return AuthzState(
+            version=hopgate.__version__,
+            started_at=self._started_at,
+            snapshot_at=self.state.snapshot_at,
+            watches={kind.kind: None if kind.age_seconds is None else int(now - kind.age_seconds) for kind in kinds},
+            certificate_ends_at=self._files.pair.expires_at,
+            key_made_at=self._ring.made_at,
+            allowed=counters.allowed,
+            denied=counters.denied,
+            failed_open=counters.allowed_on_failure,
+        )
+
+    def _moment(self) -> Moment:
+        watched = self._api.watched()
+        return Moment(
+            now=time.time(),
+            started_at=self._started_at,
+            ready=self.ready,
+            checker=self.checker,
+            state=self.state,
+            workloads=self.workloads,
+            kinds=watched.kinds,
+            resources=watched.resources,
+            jwks_read_at=self._jwks_read_at,
+            certificate_ends_at=self._files.pair.expires_at,
+            key_made_at=self._ring.made_at,
+            written=self._spool.written,
+            resolver=self._resolver.counters,
+        )
+
+
+def _metrics_server(moment: Callable[[], Moment], address: str) -> MetricsServer:
+    registry = metrics.registry_of(lambda: cluster_metrics.observe(moment()))
+    return MetricsServer(lambda: metrics.render(registry), metrics.CONTENT_TYPE, address)
 
 
 async def serve(settings: Settings, api: Api) -> int:

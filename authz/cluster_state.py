@@ -77,9 +77,9 @@ class ClusterState:
         return tuple(name for name, lacks in lacking.items() if lacks)
 
     @property
-    def is_published(self) -> bool:
-        """Whether the API server shows this process's own keys."""
-        return self._pod.uid in self.published()
+    def snapshot_at(self) -> int | None:
+        """When the snapshot in force was built (Unix seconds); None before there is one."""
+        return None if self._snapshot is None else self._snapshot.loaded_at
 
     def agent_at(self, ip: str) -> ObjectName | None:
         """The agent of the pod that has this address."""

@@ -113,6 +113,11 @@ class KeyRing(Redacted):
         """A ring with its first key. `generate` makes each next one."""
         return cls(now, generate)
 
+    @property
+    def made_at(self) -> int:
+        """When the key that signs now began to."""
+        return self._generation.created_at
+
     def due(self, now: int) -> bool:
         """Whether the current key has signed for its life; also when the clock was set back to before its making."""
         age = now - self._generation.created_at

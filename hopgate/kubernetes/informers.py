@@ -38,6 +38,28 @@ class Sink(Protocol):
         """This object is gone."""
 
 
+class Both:
+    """Two sinks; the first is told first."""
+
+    def __init__(self, first: Sink, second: Sink) -> None:
+        self._sinks = (first, second)
+
+    def replace(self, kind: WatchedKind, manifests: Sequence[Manifest]) -> None:
+        """See `Sink`."""
+        for sink in self._sinks:
+            sink.replace(kind, manifests)
+
+    def put(self, manifest: Manifest) -> None:
+        """See `Sink`."""
+        for sink in self._sinks:
+            sink.put(manifest)
+
+    def remove(self, manifest: Manifest) -> None:
+        """See `Sink`."""
+        for sink in self._sinks:
+            sink.remove(manifest)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freshness:
     """One kind: whether it was ever listed, how many seconds ago the server was last heard of, and why not since, if it failed.

@@ -54,8 +54,11 @@ def name(pod_name: str) -> str:
     return _PREFIX + pod_name
 
 
-def manifest(pod: PodReference, jwks: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """The object that publishes a JWK Set as this pod's keys. `now` (Unix seconds) is shown as the time of renewal."""
+def manifest(pod: PodReference, jwks: Mapping[str, Any], now: float, state: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The object that publishes a JWK Set as this pod's keys. `now` (Unix seconds) is shown as the time of renewal.
+
+    `state` are the annotations that say how the process stands (`hopgate.kubernetes.authz_state`).
+    """
     renewed = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {
         "apiVersion": API_VERSION,
@@ -64,7 +67,7 @@ def manifest(pod: PodReference, jwks: Mapping[str, Any], now: float) -> dict[str
             "name": name(pod.name),
             "namespace": pod.namespace,
             "labels": {LABEL: LABEL_VALUE},
-            "annotations": {ANNOTATION: json.dumps(jwks, separators=(",", ":"), sort_keys=True)},
+            "annotations": {**(state or {}), ANNOTATION: json.dumps(jwks, separators=(",", ":"), sort_keys=True)},
             "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}],
         },
         "spec": {"holderIdentity": pod.name, "renewTime": renewed},

@@ -18,8 +18,9 @@ from typing import Any, Final, Protocol
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import api, claims, objects, snapshots
 from hopgate.kubernetes.api import Manifest, SecretSource, Source, WatchedKind
-from hopgate.kubernetes.informers import Freshness, Informers
+from hopgate.kubernetes.informers import Both, Freshness, Informers, Sink
 from hopgate.kubernetes.objects import ClusterObject, ClusterService
+from hopgate.kubernetes.problems import Problem
 from hopgate.kubernetes.secrets import Secrets
 from hopgate.kubernetes.snapshots import Built, Seen
 from hopgate.resources.reference import ObjectReference
@@ -129,6 +130,7 @@ class WatchState:
     """How things stand: `ready` once a snapshot was handed over; `age_seconds` since the kind that was heard of longest ago was.
 
     `builds` counts snapshots, `build_seconds` is how long the last took, `failures` counts those that a defect ended.
+    `problems` are those of the snapshot in force.
     """
 
     ready: bool
@@ -137,6 +139,7 @@ class WatchState:
     builds: int
     build_seconds: float
     failures: int
+    problems: tuple[Problem, ...]
 
 
 class Connection(Source, SecretSource, Protocol):
@@ -144,13 +147,14 @@ class Connection(Source, SecretSource, Protocol):
 
 
 class SnapshotWatcher:
-    """Calls `on_built` with each snapshot, from a thread of its own."""
+    """Calls `on_built` with each snapshot, from a thread of its own. `beside` sees what is watched too, before it is built from."""
 
     def __init__(
         self,
         connection: Connection,
         on_built: Callable[[Built], None],
         *,
+        beside: Sink | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -160,7 +164,8 @@ class SnapshotWatcher:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._cache = Cache(self._wake.set)
-        self._informers = Informers(connection, KINDS, self._cache, monotonic)
+        sink = self._cache if beside is None else Both(beside, self._cache)
+        self._informers = Informers(connection, KINDS, sink, monotonic)
         self._secrets = Secrets(connection, monotonic, lambda: random.uniform(0.5, 1.0))  # noqa: S311 - spreads the load, guards nothing
         self._built: Built | None = None
         self._builds = 0
@@ -199,6 +204,7 @@ class SnapshotWatcher:
             builds=self._builds,
             build_seconds=self._build_seconds,
             failures=self._failures,
+            problems=() if self._built is None else self._built.problems,
         )
 
     def _run(self) -> None:

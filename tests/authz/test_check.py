@@ -22,6 +22,7 @@ from authz.workloads import HeldCredentials, Workloads
 from hopgate.audit import records
 from hopgate.audit.errors import SpoolError
 from hopgate.audit.records import Decision
+from hopgate.identity import names
 from hopgate.manifests import snapshots
 from hopgate.resources.kinds import DialAddress
 from hopgate.snapshot import ResolvedHost, Snapshot, Upstreams
@@ -331,3 +332,17 @@ def test_a_denial_repeats_nothing_of_the_request_but_its_id(snapshot: Snapshot) 
     assert (body["id"], body["error"]["data"]["reason"]) == ("my-id", "NoPermit")
     assert "app-marker" not in answer.denied_response.body
     assert answer.denied_response.status.code == 403
+
+
+def test_who_was_decided_for_is_kept_for_a_while(snapshot: Snapshot) -> None:
+    gate = Gate(snapshot)
+    gate.ask(search(snapshot), agent=None)
+    assert gate.checker.counters.last_seen == {}
+    gate.ask(search(snapshot))
+    gate.now += 60
+    gate.ask(search(snapshot), agent="demo/researcher")
+    planner, researcher = names.parse("demo/planner"), names.parse("demo/researcher")
+    began, later = NOW * 1_000_000_000, (NOW + 60) * 1_000_000_000
+    assert gate.checker.counters.seen_since(began) == {planner: began, researcher: later}
+    assert gate.checker.counters.seen_since(began + 1) == {researcher: later}
+    assert gate.checker.counters.last_seen == {researcher: later}
