@@ -81,6 +81,10 @@ class Process:
         for name in ("tls.crt", "tls.key"):
             (self._certificates / name).write_bytes(base64.b64decode(data[name]))
 
+    def certificate(self) -> bytes:
+        """What is mounted."""
+        return (self._certificates / "tls.crt").read_bytes()
+
     def register(self) -> None:
         """As the chart does: without a `caBundle`, which is the process's to write."""
         client = {"url": f"https://127.0.0.1:{self.port}"}
