@@ -36,6 +36,7 @@ from hopgate.kubernetes.snapshots import Built
 from hopgate.kubernetes.watcher import SnapshotWatcher
 from hopgate.kubernetes.webhook_server import CertificateFiles, Reviewer, WebhookServer
 from hopgate.resources.kinds import Provider
+from hopgate.tls_files import TlsFilesError
 from tokenmint import authority
 
 # Often enough for a certificate of days, seldom enough to go unnoticed; soon again after a refusal.
@@ -56,7 +57,8 @@ class Injecting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the process is run. `name` is that of the webhook configurations, and of the Secret in `namespace` that has the certificates.
+    """How the process is run. `name` is that of the webhook configurations, of the Secret in `namespace` that has the certificates, and of
+    the ClusterRole that owns it.
 
     `certificates` is the folder that this Secret's `tls.crt` and `tls.key` are mounted at, `server_names` what the API server calls this
     process. Without `injecting` no pod is asked about.
@@ -109,6 +111,7 @@ class WebhookProcess:
             names=settings.server_names,
             configurations=[("validatingwebhookconfigurations", settings.name), ("mutatingwebhookconfigurations", settings.name)],
             clock=lambda: int(time.time()),
+            owner=settings.name,
         )
         rights = Rights(client)
         self._reviewers: dict[str, Reviewer] = {
@@ -191,7 +194,7 @@ class WebhookProcess:
         while not self._ending.is_set():
             try:
                 return CertificateFiles(folder / "tls.crt", folder / "tls.key")
-            except (OSError, ssl.SSLError):
+            except (TlsFilesError, OSError, ssl.SSLError):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_SECONDS):
                         await self._ending.wait()
