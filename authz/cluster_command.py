@@ -25,6 +25,9 @@ from tokenmint.errors import AuthorityUnusableError
 
 # The usual issuer of a cluster made by kubeadm; managed clusters have their own (`iss` of any service account's token).
 ISSUER = "https://kubernetes.default.svc.cluster.local"
+# How long the thread that builds a snapshot goes on before one that has a check to answer gets its turn. A check needs several turns, so
+# Python's 5 ms would be tens of milliseconds for each check while a snapshot is built (docs/performance.md).
+SWITCH_SECONDS = 0.0005
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="hopgate authz: %(levelname)s: %(message)s")
+    sys.setswitchinterval(SWITCH_SECONDS)
     settings = Settings(
         pod=PodReference(namespace=given.namespace, name=given.pod, uid=given.pod_uid),
         service_account=given.service_account,
@@ -44,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         private_key=given.private_key,
         spool=given.spool,
         open_tls=_pair(parser, given.open_tls_certificate, given.open_tls_key),
+        metrics=given.metrics,
         connection_seconds=given.connection_seconds,
         notice_seconds=given.notice_seconds,
         settle_seconds=given.settle_seconds,
@@ -88,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--listen", default="[::]:8443", help="where checks are answered over TLS (default: %(default)s)")
     parser.add_argument("--health", default="[::]:8080", help="where probes are answered, gRPC without TLS (default: %(default)s)")
     parser.add_argument("--resolver", default="[::]:8053", help="where names are answered, UDP and TCP (default: %(default)s)")
+    parser.add_argument("--metrics", metavar="IP:PORT", help="where Prometheus finds `/metrics`, HTTP without TLS (default: nowhere)")
     parser.add_argument(
         "--connection-seconds", type=float, default=CONNECTION_SECONDS, help="how long a sidecar's connection lives (default: %(default)s)"
     )

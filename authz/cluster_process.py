@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import hopgate
-from authz import dns_sockets, process, recording
+from authz import cluster_metrics, dns_sockets, metrics, process, recording
+from authz.cluster_metrics import Moment
 from authz.cluster_state import ClusterState
+from authz.metrics_server import MetricsServer
 from authz.open_tls import OpenTls
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
 from authz.shared_resolver import SharedResolver
@@ -111,6 +113,7 @@ class Settings:
     """How the process is run. Addresses are `IP:PORT`; `pod` and `service_account` are its own, as the cluster knows it.
 
     `open_tls` are the files of the CA that signs for TLS opened at the gate, certificate and key; None: no such TLS is opened.
+    Without `metrics` nobody is told any.
     """
 
     pod: PodReference
@@ -124,6 +127,7 @@ class Settings:
     private_key: Path
     spool: Path
     open_tls: tuple[Path, Path] | None = None
+    metrics: str | None = None
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
     settle_seconds: float = SETTLE_SECONDS
@@ -167,6 +171,8 @@ class ClusterProcess:
         )
         self._health = HealthServer(lambda: self.ready, settings.health)
         self._resolver = SharedResolver(lambda: self.state.snapshot.registry, whose=self.state.agent_at, record=self._record_name)
+        self._metrics = None if settings.metrics is None else _metrics_server(self._moment, settings.metrics)
+        self._jwks_read_at: float | None = None
         self.resolver_port = 0
 
     @property
@@ -184,6 +190,11 @@ class ClusterProcess:
         """Where probes are answered without TLS."""
         return self._health.port
 
+    @property
+    def metrics_port(self) -> int:
+        """Where metrics are told; 0 for nowhere."""
+        return 0 if self._metrics is None else self._metrics.port
+
     def end(self) -> None:
         """Let `run` end in an orderly way."""
         self._ending.set()
@@ -194,6 +205,8 @@ class ClusterProcess:
             async with asyncio.TaskGroup() as parts:
                 running = [parts.create_task(part) for part in self._parts()]
                 await self._health.start()
+                if self._metrics is not None:
+                    await self._metrics.start()
                 await self._serve()
                 for task in running:
                     task.cancel()
@@ -201,6 +214,8 @@ class ClusterProcess:
             await self._server.stop(0)
             await self._resolver.stop()
             await self._health.stop()
+            if self._metrics is not None:
+                await self._metrics.stop()
             self._spool.close()
 
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
@@ -288,6 +303,7 @@ class ClusterProcess:
 
     async def _read_jwks(self) -> None:
         self.state.jwks_read(await self._api.read_jwks())
+        self._jwks_read_at = time.time()
 
     async def _publish(self) -> None:
         """Publish the keys, the next one always among them, long before it signs; and how this process stands."""
@@ -312,6 +328,29 @@ class ClusterProcess:
             denied=counters.denied,
             failed_open=counters.allowed_on_failure,
         )
+
+    def _moment(self) -> Moment:
+        watched = self._api.watched()
+        return Moment(
+            now=time.time(),
+            started_at=self._started_at,
+            ready=self.ready,
+            checker=self.checker,
+            state=self.state,
+            workloads=self.workloads,
+            kinds=watched.kinds,
+            resources=watched.resources,
+            jwks_read_at=self._jwks_read_at,
+            certificate_ends_at=self._files.pair.expires_at,
+            key_made_at=self._ring.made_at,
+            written=self._spool.written,
+            resolver=self._resolver.counters,
+        )
+
+
+def _metrics_server(moment: Callable[[], Moment], address: str) -> MetricsServer:
+    registry = metrics.registry_of(lambda: cluster_metrics.observe(moment()))
+    return MetricsServer(lambda: metrics.render(registry), metrics.CONTENT_TYPE, address)
 
 
 async def serve(settings: Settings, api: Api) -> int:

@@ -57,7 +57,8 @@ class Injecting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the process is run. `name` is that of the webhook configurations, and of the Secret in `namespace` that has the certificates.
+    """How the process is run. `name` is that of the webhook configurations, of the Secret in `namespace` that has the certificates, and of
+    the ClusterRole that owns it.
 
     `certificates` is the folder that this Secret's `tls.crt` and `tls.key` are mounted at, `server_names` what the API server calls this
     process. Without `injecting` no pod is asked about.
@@ -110,6 +111,7 @@ class WebhookProcess:
             names=settings.server_names,
             configurations=[("validatingwebhookconfigurations", settings.name), ("mutatingwebhookconfigurations", settings.name)],
             clock=lambda: int(time.time()),
+            owner=settings.name,
         )
         rights = Rights(client)
         self._reviewers: dict[str, Reviewer] = {

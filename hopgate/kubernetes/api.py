@@ -34,13 +34,14 @@ class UnreachableError(ClientError):
 
 
 class RefusedError(ClientError):
-    """The API server answered with an error. `status` is HTTP's."""
+    """The API server answered with an error. `status` is HTTP's, `said` the whole of what it said, which the message may cut."""
 
     code: ClassVar[str] = "ClusterRefused"
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, said: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.said = said or message
 
 
 class ExpiredError(RefusedError):
@@ -68,6 +69,7 @@ class WatchedKind:
     namespace: str | None = None
     label: str | None = None
     keep: tuple[tuple[str, str], ...] | None = None
+    namespaced: bool = True
 
     @property
     def api_version(self) -> str:
@@ -97,6 +99,22 @@ POD_IDENTITIES: Final = replace(
         ("status", "podIPs"),
         ("status", "conditions"),
     ),
+)
+
+# What tells of a running pod whose it is.
+RUNNING_PODS: Final = replace(
+    PODS,
+    keep=(
+        ("metadata", "uid"),
+        ("metadata", "namespace"),
+        ("metadata", "name"),
+        ("metadata", "deletionTimestamp"),
+        ("spec", "serviceAccountName"),
+        ("status", "phase"),
+    ),
+)
+NAMESPACES: Final = WatchedKind(
+    kind="Namespace", plural="namespaces", group="", version="v1", namespaced=False, keep=(("metadata", "name"), ("metadata", "labels"))
 )
 
 

@@ -70,6 +70,23 @@ class Helm:
         return [found for found in yaml.safe_load_all(self.template(values, release=release, namespace=namespace)) if found]
 
 
+def of_this_machine() -> Helm:
+    """For those who have the fixture `helm` behind them."""
+    program = find()
+    assert program is not None
+    return Helm(program)
+
+
 def of_kind(manifests: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
     """Those of these kinds."""
     return [found for found in manifests if found["kind"] in kinds]
+
+
+def rights(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Who the chart's processes are, and what they may do."""
+    return of_kind(manifests, "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+
+
+def as_list(manifests: list[dict[str, Any]]) -> str:
+    """As kubectl takes them."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
