@@ -138,7 +138,7 @@ class ControllerProcess:
         announcer = Announcer(client, instance=settings.pod, clock=time.monotonic, wall=time.time)
         self._keeper = StatusKeeper(client, store, leads=self._candidate.leads, tell=announcer.tell, clock=time.monotonic, wall=time.time)
         self._authority_keeper = AuthorityKeeper(
-            client, authority, namespace=settings.namespace, name=settings.name, clock=lambda: int(time.time())
+            client, authority, namespace=settings.namespace, name=settings.name, private=self._private_authorities, clock=lambda: int(time.time())
         )
 
     @property
