@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from hopgate.kubernetes import api, election, keys
+from hopgate.kubernetes import api, election, keys, private_authorities
 from hopgate.kubernetes.agent_pods import LastSeen, RunningPods
 from hopgate.kubernetes.announcements import Announcer
 from hopgate.kubernetes.api import ClientError
@@ -29,6 +29,7 @@ from hopgate.kubernetes.snapshots import Built
 from hopgate.kubernetes.status_keeper import StatusKeeper
 from hopgate.kubernetes.status_store import StatusStore
 from hopgate.kubernetes.watcher import MERGE_SECONDS, SnapshotWatcher
+from hopgate.resources import private_authorities as found
 from tokenmint import authority
 
 # Without a change, for what changes by time alone: when agents were last seen.
@@ -112,6 +113,7 @@ class ControllerProcess:
         self._client = client
         self._ending = asyncio.Event()
         self._built: Built | None = None
+        self._private: str | None = None
         self._term = 0
         identity = f"{settings.pod}_{uuid.uuid4()}"
         self._candidate = Candidate(
@@ -138,7 +140,12 @@ class ControllerProcess:
         announcer = Announcer(client, instance=settings.pod, clock=time.monotonic, wall=time.time)
         self._keeper = StatusKeeper(client, store, leads=self._candidate.leads, tell=announcer.tell, clock=time.monotonic, wall=time.time)
         self._authority_keeper = AuthorityKeeper(
-            client, authority, namespace=settings.namespace, name=settings.name, private=self._private_authorities, clock=lambda: int(time.time())
+            client,
+            authority,
+            namespace=settings.namespace,
+            name=settings.name,
+            private=lambda: self._private,
+            clock=lambda: int(time.time()),
         )
 
     @property
@@ -186,6 +193,12 @@ class ControllerProcess:
         """Called in the watch's thread; the value is swapped as one reference."""
         self._built = built
         self._statuses.wake()
+        text, left = private_authorities.encode(found.private_authorities(built.snapshot.registry))
+        if text != self._private:
+            self._private = text
+            self._authorities.wake()
+            for each in left:
+                _log.error("no room is left for the caBundle of %s: nothing is trusted there", ", ".join(each.addresses))
 
     def _stand(self) -> float:
         term, led = self._candidate.term, self._candidate.leads()

@@ -30,7 +30,7 @@ class Installation:
         self.server = server
         self.now = int(time.time())
         self.private: str | None = None
-        server.kubectl("create", "namespace", SYSTEM)
+        server.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}))
         server.kubectl("create", "clusterrole", OWNER, "--verb=list", "--resource=pods")
         [manifests] = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
         server.kubectl("apply", "-f", "-", stdin=manifests)
