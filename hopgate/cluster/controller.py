@@ -63,7 +63,7 @@ class Loop:
         self._work = work
         self._merge = merge
         self._wake = threading.Event()
-        self.stopping = threading.Event()
+        self._stopping = threading.Event()
         self._came_round = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -77,7 +77,7 @@ class Loop:
 
     def stop(self) -> None:
         """End after what is being done."""
-        self.stopping.set()
+        self._stopping.set()
         self._wake.set()
         self._thread.join(_STOP_SECONDS)
 
@@ -87,7 +87,7 @@ class Loop:
         return self._thread.is_alive() and time.monotonic() - self._came_round < HANGING_SECONDS
 
     def _run(self) -> None:
-        while not self.stopping.is_set():
+        while not self._stopping.is_set():
             self._wake.clear()
             began = time.monotonic()
             self._came_round = began
@@ -102,7 +102,7 @@ class Loop:
             worked = time.monotonic() - began
             self._wake.wait(pause)
             if self._merge:
-                self.stopping.wait(max(self._merge, min(worked, pause)))
+                self._stopping.wait(max(self._merge, min(worked, pause)))
 
 
 class ControllerProcess:
