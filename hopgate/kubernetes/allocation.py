@@ -31,7 +31,9 @@ class Allocation:
     by_name: Given
 
 
-def allocate(found: Mapping[ObjectReference, ClusterObject], forms: Forms, stands: Mapping[ObjectReference, Given], own: Given) -> Allocation:
+def allocate(
+    found: Mapping[ObjectReference, ClusterObject], forms: Forms, stands: Mapping[ObjectReference, Given], own: Given
+) -> Allocation:
     """The addresses of all names of `found`, of which `forms` are in force.
 
     `stands` is what each object's `status.addresses` says, `own` what was given here and may not stand there yet: it counts more.

@@ -30,6 +30,7 @@ BURST: Final = 50
 PER_SECOND: Final = 1.0
 OBJECT_BURST: Final = 5
 OBJECT_PER_SECOND: Final = 1 / 60
+_COUNTED: Final = 4_096
 
 _log = logging.getLogger(__name__)
 
@@ -69,10 +70,9 @@ def manifest(told: Announcement, instance: str, now: float) -> dict[str, Any]:
     }
 
 
-def again(event: Manifest, now: float) -> dict[str, Any]:
-    """What to merge into an event that is told once more."""
-    count = (event.get("series") or {}).get("count")
-    return {"series": {"count": (count if isinstance(count, int) else 1) + 1, "lastObservedTime": _time(now)}}
+def again(count: int, now: float) -> dict[str, Any]:
+    """What to merge into an event that is told for the `count`th time."""
+    return {"series": {"count": count, "lastObservedTime": _time(now)}}
 
 
 def _time(now: float) -> str:
@@ -110,6 +110,7 @@ class Announcer:
         self._clock, self._wall = clock, wall
         self._all = Bucket(BURST, PER_SECOND)
         self._by_uid: dict[str, Bucket] = {}
+        self._counts: dict[str, int] = {}
         self.left_out = 0
 
     def tell(self, told: Announcement) -> None:
@@ -128,15 +129,25 @@ class Announcer:
             _log.warning("an event of %s could not be written: %s (%s)", told.reference, error, error.code)
 
     def _write(self, path: str, event: Manifest, now: float) -> None:
+        own = f"{path}/{event['metadata']['name']}"
         try:
             self._calls.call("POST", path, event)
+            self._count(own, 1)
             return
         except RefusedError as refused:
             if refused.status != http.HTTPStatus.CONFLICT:
                 raise
-        own = f"{path}/{event['metadata']['name']}"
-        found = self._calls.call("GET", own)
-        self._calls.call("PATCH", own, again(found, now), content_type="application/merge-patch+json")
+        # What another process told before is known to be one at least.
+        count = self._count(own, self._counts.get(own, 1) + 1)
+        self._calls.call("PATCH", own, again(count, now), content_type="application/merge-patch+json")
+
+    def _count(self, own: str, count: int) -> int:
+        """Events live for an hour, and more are not counted than are written in one."""
+        self._counts.pop(own, None)
+        self._counts[own] = count
+        while len(self._counts) > _COUNTED:
+            del self._counts[next(iter(self._counts))]
+        return count
 
     def _may(self, uid: str) -> bool:
         now = self._clock()

@@ -92,7 +92,10 @@ def _time(wall: float) -> str:
 
 
 class Candidate:
-    """One process that may lead. `step` every `RETRY_SECONDS`; `leads` before each thing that only a leader does."""
+    """One process that may lead. `step` every `RETRY_SECONDS`; `leads` before each thing that only a leader does.
+
+    `term` counts how often it came to lead: between two, another may have.
+    """
 
     def __init__(
         self, calls: Calls, *, namespace: str, name: str, identity: str, clock: Callable[[], float], wall: Callable[[], float]
@@ -106,6 +109,7 @@ class Candidate:
         self._held: Manifest | None = None
         self._leads_until = float("-inf")
         self._resigned = threading.Event()
+        self.term = 0
 
     def leads(self) -> bool:
         """Whether this process is the leader now."""
@@ -118,6 +122,8 @@ class Candidate:
         if written is None:
             self._held, self._leads_until = None, float("-inf")
             return
+        if not self._clock() < self._leads_until:
+            self.term += 1
         self._held = written
         self._sighting = see(self._sighting, written, self._clock())
         self._leads_until = began + RENEW_SECONDS

@@ -209,3 +209,22 @@ class Informers:
     def freshness(self) -> tuple[Freshness, ...]:
         """How things stand with each kind."""
         return tuple(informer.freshness() for informer in self._informers)
+
+
+class Waking:
+    """A sink that wakes somebody at each change and keeps nothing."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
+    def replace(self, _: WatchedKind, __: Sequence[Manifest]) -> None:
+        """See `Sink`."""
+        self._changed()
+
+    def put(self, _: Manifest) -> None:
+        """See `Sink`."""
+        self._changed()
+
+    def remove(self, _: Manifest) -> None:
+        """See `Sink`."""
+        self._changed()

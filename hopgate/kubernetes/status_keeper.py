@@ -152,7 +152,7 @@ class StatusKeeper:
         self._store = store
         self._leads, self._tell = leads, tell
         self._clock, self._wall = clock, wall
-        self._given: allocation.Given | None = None
+        self._given: allocation.Given = {}
         self._written_at: dict[str, float] = {}
         self._refused_at: dict[str, float] = {}
         self._telling = threading.Lock()
@@ -163,26 +163,17 @@ class StatusKeeper:
         """End what is under way."""
         self._workers.shutdown(cancel_futures=True)
 
-    def rest(self) -> None:
-        """What was given counts no more: another leads."""
-        self._given = None
-
     def prepare(self) -> None:
-        """See all objects as they are at the API server now; before the first `step` of a leader. Raises ClientError."""
+        """See all objects as they are at the API server now, and forget what was given before; first in each term. Raises ClientError."""
         for kind in KINDS.values():
             for manifest in self._connection.list(kind).items:
                 self._store.put(manifest)
         self._given = {}
 
-    @property
-    def prepared(self) -> bool:
-        """Whether `prepare` has been done since another led."""
-        return self._given is not None
-
     def step(self, built: Built, pods: Mapping[Account, int], last_seen: Mapping[ObjectName, int]) -> float | None:
         """Write all that differs. Gives the seconds after which to look again, if not only at a change."""
         facts = Facts(built=built, stored=self._store.look(), pods=pods, last_seen=last_seen)
-        writes, self._given = plan(facts, self._given or {}, self._wall())
+        writes, self._given = plan(facts, self._given, self._wall())
         now = self._clock()
         due = [(write, self._due(write, now)) for write in writes]
         failed = sum(not done for done in self._workers.map(self._write, [write for write, wait in due if wait <= 0]))

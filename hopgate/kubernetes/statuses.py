@@ -111,7 +111,9 @@ def last_seen(current: Status, told: int | None, now: float) -> str | None:
 def plan(current: Status, verdict: Verdict, fields: Mapping[str, Any], now: float) -> dict[str, Any]:
     """What to merge into `status` (RFC 7396: None takes a field away); empty where all is as it should be. `now` in Unix seconds."""
     wanted = {"observedGeneration": verdict.generation, **fields}
-    changed = {name: value for name, value in wanted.items() if (current.get(name) or None) != (value or None) or _is_missing(current, name, value)}
+    changed = {
+        name: value for name, value in wanted.items() if (current.get(name) or None) != (value or None) or _is_missing(current, name, value)
+    }
     conditions = _conditions(current, verdict, now)
     return changed if conditions is None else {**changed, "conditions": conditions}
 
