@@ -6,10 +6,11 @@ Allow into a Deny. The answer that allows is built before the record is written 
 
 from __future__ import annotations
 
+import bisect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from authz import denial, mesh, recording, wire
 from authz.caller import HOP_TOKEN_HEADER, ISSUER, VerificationKeys
@@ -30,7 +31,8 @@ from tokenmint.keys import PublicKey, SigningKey
 from tokenmint.replay import ReplayCache
 
 _log = logging.getLogger(__name__)
-_BEARER = "Bearer "
+# Upper bounds: a check takes some 200 µs, an Envoy of ours waits for 5 s at most.
+LATENCY_BOUNDS_NS: Final = tuple(int(us * 1000) for us in (100, 200, 300, 500, 750, 1e3, 2e3, 4e3, 8e3, 16e3, 50e3, 250e3, 1e6, 5e6))
 _DIRECTIONS = {"outbound": Direction.OUTBOUND, "inbound": Direction.INBOUND, "mesh": Direction.MESH}
 
 
@@ -40,6 +42,7 @@ class Counters:
 
     `allowed_on_failure` counts answers that let a hop pass although something had failed: it is always 0.
     `last_seen` has the agents that something was decided for, with the time of the last decision (Unix nanoseconds).
+    `latencies` has how many answers took as long as `LATENCY_BOUNDS_NS` says, `latency_ns` what all took together.
     """
 
     checks: int = 0
@@ -48,10 +51,14 @@ class Counters:
     allowed_on_failure: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     last_seen: dict[ObjectName, int] = field(default_factory=dict)
+    latencies: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_NS) + 1))
+    latency_ns: int = 0
 
-    def count(self, verdict: Verdict, wall_ns: int) -> None:
-        """Count one answer, given at `wall_ns`."""
+    def count(self, verdict: Verdict, wall_ns: int, latency_ns: int) -> None:
+        """Count one answer, given at `wall_ns` after `latency_ns`."""
         self.checks += 1
+        self.latencies[bisect.bisect_left(LATENCY_BOUNDS_NS, latency_ns)] += 1
+        self.latency_ns += latency_ns
         self.reasons[verdict.reason.value] = self.reasons.get(verdict.reason.value, 0) + 1
         if verdict.allowed:
             self.allowed += 1
@@ -131,13 +138,13 @@ class Checker:
             _log.exception("a check failed inside; it is denied (decision %s)", decision_id)
             verdict = _denied(call, Reason.INTERNAL_ERROR, "the gate failed to judge this hop")
             answer = self._encode(check, verdict, _Allowance(), decision_id)
-        wall_ns = self._sources.wall_ns()
+        wall_ns, latency_ns = self._sources.wall_ns(), self._sources.monotonic_ns() - started
         try:
             self._record(
                 recording.decision(
                     decision_id=decision_id,
                     wall_ns=wall_ns,
-                    latency_ns=self._sources.monotonic_ns() - started,
+                    latency_ns=latency_ns,
                     check=check,
                     verdict=verdict,
                     minted_token_id=allowance.hop_token_id if verdict.allowed else None,
@@ -148,7 +155,7 @@ class Checker:
             _log.error("a decision could not be recorded; it is denied (decision %s): %s", decision_id, error)
             verdict = replace(verdict, reason=Reason.RECORD_FAILED, message="the decision could not be recorded")
             answer = self._encode(check, verdict, _Allowance(), decision_id)
-        self.counters.count(verdict, wall_ns)
+        self.counters.count(verdict, wall_ns, self._sources.monotonic_ns() - started)
         return answer
 
     def replay_counters(self) -> dict[str, int]:
@@ -164,13 +171,11 @@ class Checker:
 
     def _decide(self, check: CheckInput, call: Call, snapshot: Snapshot) -> Verdict:
         now = self._sources.wall_ns() // 1_000_000_000
-        authorization = call.authorization or ""
-        presented = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else None
         keys = VerificationKeys(hop=self._keys.public_keys(now))
         if check.direction is Direction.MESH:
-            workload = mesh.identify(self._sources.mesh(), presented, check.principal, snapshot.registry.by_service_account)
+            workload = mesh.identify(self._sources.mesh(), call.credential, check.principal, snapshot.registry.by_service_account)
         else:
-            workload = self._sources.workloads().identify(presented, now)
+            workload = self._sources.workloads().identify(call.credential, now)
         return decide(Hop(check=check, workload=workload), snapshot, keys, now)
 
     def _equip(self, check: CheckInput, verdict: Verdict, snapshot: Snapshot, decision_id: str) -> tuple[Verdict, _Allowance]:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import hopgate
-from authz import dns_sockets, process, recording
+from authz import cluster_metrics, dns_sockets, metrics, process, recording
+from authz.cluster_metrics import Moment
 from authz.cluster_state import ClusterState
+from authz.metrics_server import MetricsServer
+from authz.open_tls import OpenTls
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
 from authz.shared_resolver import SharedResolver
-from authz.tls_files import TlsFiles
 from authz.upstream_names import Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.audit.spool import Durability, Spool, new_writer
@@ -34,6 +36,7 @@ from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.kubernetes.pods import Pod, Pods
 from hopgate.kubernetes.watcher import WatchState
 from hopgate.snapshot import Snapshot
+from hopgate.tls_files import TlsFiles
 from tokenmint.keys import KeyRing
 from tokenmint.shared_keys import SharedKeys
 
@@ -47,6 +50,8 @@ SETTLE_SECONDS: Final = 2.0
 JWKS_SECONDS: Final = 60.0
 PUBLISH_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = 1.0
+# A stream of certificates is closed so soon after its pod is gone; a check would be refused at once.
+EXPEL_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
 
 
@@ -105,7 +110,11 @@ class Api(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the process is run. Addresses are `IP:PORT`; `pod` and `service_account` are its own, as the cluster knows it."""
+    """How the process is run. Addresses are `IP:PORT`; `pod` and `service_account` are its own, as the cluster knows it.
+
+    `open_tls` are the files of the CA that signs for TLS opened at the gate, certificate and key; None: no such TLS is opened.
+    Without `metrics` nobody is told any.
+    """
 
     pod: PodReference
     service_account: str
@@ -117,6 +126,8 @@ class Settings:
     certificate: Path
     private_key: Path
     spool: Path
+    open_tls: tuple[Path, Path] | None = None
+    metrics: str | None = None
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
     settle_seconds: float = SETTLE_SECONDS
@@ -126,7 +137,7 @@ class ClusterProcess:
     """One process. `run` until told to `end`."""
 
     def __init__(self, settings: Settings, api: Api, *, resolve: Resolve | None = None) -> None:
-        """`resolve` is for outside names (default: as this machine does). Raises TlsFilesError, AuditError."""
+        """`resolve` is for outside names (default: as this machine does). Raises TlsFilesError, AuthorityUnusableError, AuditError."""
         self._settings = settings
         self._api = api
         self._ending = asyncio.Event()
@@ -144,17 +155,24 @@ class ClusterProcess:
             clock=time.time,
         )
         self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
+        self._open_tls = None if settings.open_tls is None else self._new_open_tls(*settings.open_tls)
         self._files = TlsFiles(settings.certificate, settings.private_key)
         self._spool = Spool(settings.spool, new_writer("authz"), clock=time.time, durability=Durability.WRITE)
         self.checker = process.checker_of(self.state, self.keys, self._spool)
         self._server = Server(
             self.checker.check,
             TlsListener(
-                address=settings.listen, files=self._files, ready=lambda: self.ready, connection_seconds=settings.connection_seconds
+                address=settings.listen,
+                files=self._files,
+                ready=lambda: self.ready,
+                connection_seconds=settings.connection_seconds,
+                certificates=self._open_tls,
             ),
         )
         self._health = HealthServer(lambda: self.ready, settings.health)
         self._resolver = SharedResolver(lambda: self.state.snapshot.registry, whose=self.state.agent_at, record=self._record_name)
+        self._metrics = None if settings.metrics is None else _metrics_server(self._moment, settings.metrics)
+        self._jwks_read_at: float | None = None
         self.resolver_port = 0
 
     @property
@@ -172,6 +190,11 @@ class ClusterProcess:
         """Where probes are answered without TLS."""
         return self._health.port
 
+    @property
+    def metrics_port(self) -> int:
+        """Where metrics are told; 0 for nowhere."""
+        return 0 if self._metrics is None else self._metrics.port
+
     def end(self) -> None:
         """Let `run` end in an orderly way."""
         self._ending.set()
@@ -182,6 +205,8 @@ class ClusterProcess:
             async with asyncio.TaskGroup() as parts:
                 running = [parts.create_task(part) for part in self._parts()]
                 await self._health.start()
+                if self._metrics is not None:
+                    await self._metrics.start()
                 await self._serve()
                 for task in running:
                     task.cancel()
@@ -189,6 +214,8 @@ class ClusterProcess:
             await self._server.stop(0)
             await self._resolver.stop()
             await self._health.stop()
+            if self._metrics is not None:
+                await self._metrics.stop()
             self._spool.close()
 
     def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
@@ -201,6 +228,7 @@ class ClusterProcess:
             self._names.run(),
             self._repeat(self._read_jwks, JWKS_SECONDS, self._keys_asked),
             self._repeat(self._publish, PUBLISH_SECONDS, asyncio.Event()),
+            self._expel(),
         )
 
     async def _serve(self) -> None:
@@ -239,8 +267,23 @@ class ClusterProcess:
         self._spool.append(recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
 
     def _snapshot_changed(self, snapshot: Snapshot) -> None:
+        before = self.state.registry
         self.state.snapshot_changed(snapshot)
         self._names.refresh()
+        if self._open_tls is not None and before is not None and before.by_host != snapshot.registry.by_host:
+            self._open_tls.refresh()
+
+    def _new_open_tls(self, certificate: Path, private_key: Path) -> OpenTls:
+        return OpenTls(
+            certificate, private_key, workloads=lambda: self.workloads, registry=lambda: self.state.snapshot.registry, clock=time.time
+        )
+
+    async def _expel(self) -> None:
+        """End the streams of pods that are gone."""
+        while True:
+            await asyncio.sleep(EXPEL_SECONDS)
+            if self._open_tls is not None:
+                self._open_tls.expel()
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float, asked: asyncio.Event) -> None:
         """Do it every so often, and when asked; soon again when it failed."""
@@ -260,6 +303,7 @@ class ClusterProcess:
 
     async def _read_jwks(self) -> None:
         self.state.jwks_read(await self._api.read_jwks())
+        self._jwks_read_at = time.time()
 
     async def _publish(self) -> None:
         """Publish the keys, the next one always among them, long before it signs; and how this process stands."""
@@ -284,6 +328,29 @@ class ClusterProcess:
             denied=counters.denied,
             failed_open=counters.allowed_on_failure,
         )
+
+    def _moment(self) -> Moment:
+        watched = self._api.watched()
+        return Moment(
+            now=time.time(),
+            started_at=self._started_at,
+            ready=self.ready,
+            checker=self.checker,
+            state=self.state,
+            workloads=self.workloads,
+            kinds=watched.kinds,
+            resources=watched.resources,
+            jwks_read_at=self._jwks_read_at,
+            certificate_ends_at=self._files.pair.expires_at,
+            key_made_at=self._ring.made_at,
+            written=self._spool.written,
+            resolver=self._resolver.counters,
+        )
+
+
+def _metrics_server(moment: Callable[[], Moment], address: str) -> MetricsServer:
+    registry = metrics.registry_of(lambda: cluster_metrics.observe(moment()))
+    return MetricsServer(lambda: metrics.render(registry), metrics.CONTENT_TYPE, address)
 
 
 async def serve(settings: Settings, api: Api) -> int:

@@ -54,6 +54,14 @@ class _Chain:
     segment: _Segment | None = None
 
 
+@dataclass(slots=True)
+class Written:
+    """What one writer has written since its start, and how many records it could not."""
+
+    bytes: int = 0
+    errors: int = 0
+
+
 def new_writer(process: str) -> str:
     """The name of a process as a writer of records: no two have one, nor a process and the one before it."""
     return f"{process}-{int(time.time())}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -82,6 +90,7 @@ class Spool:
         self._segment_seconds = segment_seconds
         self._lock = threading.Lock()
         self._chains = {table: _Chain() for table in records.TABLES}
+        self.written = Written()
 
     def append(self, record: Record) -> None:
         """Write one record. Raises SpoolError when it could not be written whole; it does not count then."""
@@ -89,17 +98,21 @@ class Spool:
         try:
             rendered = records.render(record)
         except RecursionError as error:
+            self.written.errors += 1
             raise SpoolError(f"a record can't be written to `{self._folder}`: it nests too deep") from error
         with self._lock:
             kept = self._chains[table]
             made = chain.link(self._writer, table, kept.sequence, kept.previous, rendered)
+            line = chain.encode(made)
             try:
-                self._write(self._segment(table, kept), chain.encode(made))
+                self._write(self._segment(table, kept), line)
             except OSError as error:
+                self.written.errors += 1
                 self._give_up(kept)
                 raise SpoolError(f"a record can't be written to `{self._folder}`: {error.strerror}") from error
             kept.sequence += 1
             kept.previous = made.hash
+            self.written.bytes += len(line)
 
     def close(self) -> None:
         """Close every segment. Nothing can be appended to them afterwards."""

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Protocol
 
 from hopgate.audit.errors import AuditError
-from hopgate.cluster import controller
+from hopgate.cluster import controller, injection_options
 from hopgate.cluster.controller import ControllerProcess
 from hopgate.cluster.webhooks import Settings, WebhookProcess
 from hopgate.kubernetes.api import ClientError
 from hopgate.kubernetes.client import Client
-from hopgate.kubernetes.injection_settings import Settings as InjectionSettings
 from hopgate.kubernetes.injection_settings import SettingsError
 
 
@@ -88,19 +87,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         server_names=frozenset(given.server_name),
         certificates=given.certificates,
         spool=given.spool,
-        injection=None if given.proxy_image is None else _injection(given),
-    )
-
-
-def _injection(given: argparse.Namespace) -> InjectionSettings:
-    return InjectionSettings(
-        image=given.proxy_image,
-        authz_addresses=tuple(given.authz_address),
-        authz_name=given.authz_name,
-        authz_port=given.authz_port,
-        resolver_port=given.resolver_port,
-        audience=given.audience,
-        proxy_uid=given.proxy_user,
+        injecting=injection_options.read(given),
     )
 
 
@@ -140,13 +127,7 @@ def _add_webhooks(webhooks: argparse.ArgumentParser) -> None:
     )
     add("--certificates", type=Path, required=True, help="the folder that the Secret's tls.crt and tls.key are mounted at")
     add("--spool", type=Path, required=True, help="the folder that takes the records")
-    add("--proxy-image", help="the image with Envoy and capture; without it no pod is injected")
-    add("--proxy-user", type=int, default=1337, help="the user that Envoy runs as (default: %(default)s)")
-    add("--authz-address", action="append", default=[], help="a cluster address of authz's Service; can be given again")
-    add("--authz-name", default="", help="the name in authz's certificate")
-    add("--authz-port", type=int, default=8443, help="where authz answers checks (default: %(default)s)")
-    add("--resolver-port", type=int, default=8053, help="where authz answers names (default: %(default)s)")
-    add("--audience", default="hopgate", help="the audience of sidecars' tokens (default: %(default)s)")
+    injection_options.add(webhooks)
 
 
 if __name__ == "__main__":

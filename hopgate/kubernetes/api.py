@@ -34,13 +34,14 @@ class UnreachableError(ClientError):
 
 
 class RefusedError(ClientError):
-    """The API server answered with an error. `status` is HTTP's."""
+    """The API server answered with an error. `status` is HTTP's, `said` the whole of what it said, which the message may cut."""
 
     code: ClassVar[str] = "ClusterRefused"
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, said: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.said = said or message
 
 
 class ExpiredError(RefusedError):

@@ -64,15 +64,18 @@ class Client:
         self._custom = kubernetes.client.CustomObjectsApi(self._api)
 
     @classmethod
-    def connect(cls, kubeconfig: Path | None = None) -> Self:
-        """By a kubeconfig; without one, as the pod that this process is in. Raises ConfigurationError; nothing is asked yet."""
+    def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
+        """By a kubeconfig and one of its contexts (default: its current one); without one, as the pod that this process is in.
+
+        Raises ConfigurationError; nothing is asked yet.
+        """
         configuration = kubernetes.client.Configuration()
         try:
             if kubeconfig is None:
                 kubernetes.config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # the package's
             else:
                 kubernetes.config.load_kube_config(  # type: ignore[no-untyped-call]  # the package's
-                    str(kubeconfig), client_configuration=configuration, persist_config=False
+                    str(kubeconfig), context=context, client_configuration=configuration, persist_config=False
                 )
         except (kubernetes.config.ConfigException, OSError) as error:
             where = "a pod's service account" if kubeconfig is None else f"a kubeconfig at {kubeconfig}"
@@ -224,7 +227,7 @@ def _refusal(status: int, message: str) -> ClientError:
     # The client gives broken transports as ApiException with status 0.
     if status == 0:
         return UnreachableError(_cut(message))
-    return (ExpiredError if status == http.HTTPStatus.GONE else RefusedError)(status, _cut(message))
+    return (ExpiredError if status == http.HTTPStatus.GONE else RefusedError)(status, _cut(message), message)
 
 
 def _said(error: kubernetes.client.ApiException) -> str:

@@ -7,10 +7,11 @@ those that lead to other pods' secrets or to the node's own services.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from hopgate.kubernetes import injection_app, sidecar
 from hopgate.kubernetes.injection_parts import TRUST_MOUNT
@@ -46,6 +47,9 @@ class ReasonCode(StrEnum):
     MALFORMED = "Malformed"
 
 
+_WRITTEN: Final = re.compile(r"(?P<field>\S+): (?P<message>[^;]*); (?P<remedy>.*) \((?P<code>[A-Za-z]+)\)")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
     """`field` is where in the pod, as `kubectl explain` writes it with indexes; `remedy` what its owner can do."""
@@ -57,6 +61,14 @@ class Reason:
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}; {self.remedy} ({self.code.value})"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The reason that `str` wrote; None for another text. No message has a semicolon."""
+        match = _WRITTEN.fullmatch(text)
+        if match is None or match["code"] not in set(ReasonCode):
+            return None
+        return cls(code=ReasonCode(match["code"]), field=match["field"], message=match["message"], remedy=match["remedy"])
 
 
 # Capabilities (linux/capability.h) with which nobody gets round rules that hold for every user of the network namespace.

@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from kubernetes.client import CoordinationV1Api, V1Namespace, V1ObjectMeta
+from prometheus_client.parser import text_string_to_metric_families
 
 import hopgate
 from authz import server
@@ -75,6 +76,7 @@ class World:
             listen="127.0.0.1:0",
             health="127.0.0.1:0",
             resolver="127.0.0.1:0",
+            metrics="127.0.0.1:0",
             certificate=self.mounted.certificate,
             private_key=self.mounted.private_key,
             spool=self.folder / name,
@@ -340,6 +342,42 @@ async def test_a_process_says_in_its_lease_how_it_stands(world: World, monkeypat
     assert all(at is not None and began <= at <= time.time() for at in state.watches.values())
     assert set(last_seen) == {ObjectName("demo", "planner")}
     assert began <= last_seen[ObjectName("demo", "planner")] <= time.time()
+
+
+async def test_a_process_tells_prometheus_how_it_stands(world: World) -> None:
+    pod = await asyncio.to_thread(world.demo.pod, "planner-1")
+    token = await asyncio.to_thread(world.demo.token, pod)
+    async with world.process("authz-1") as process:
+        await process.ready()
+        async with world.channel(process.running.port) as channel:
+            assert is_allowed(await ask(channel, call_tool(world.snapshot), token))
+            assert not is_allowed(await ask(channel, call_tool(world.snapshot), None))
+        told = await scrape(process.running.metrics_port)
+    assert told["hopgate_authz_decisions_total", "Permitted"] == told["hopgate_authz_decisions_total", "UnknownCaller"] == 1
+    assert told["hopgate_authz_decisions_total", "NoPermit"] == told["hopgate_authz_failed_open_total", ""] == 0
+    assert told["hopgate_authz_decision_seconds_count", ""] == 2
+    assert told["hopgate_authz_workload_tokens_total", "verified"] == 1
+    assert told["hopgate_authz_workload_tokens_refused_total", "CredentialMissing"] == 1
+    assert told["hopgate_authz_ready", ""] == told["hopgate_authz_processes", ""] == 1
+    assert told["hopgate_authz_pods", ""] >= 2
+    assert told["hopgate_authz_agents", ""] == len(world.snapshot.registry.agents)
+    assert told["hopgate_authz_watch_age_seconds", "Pod"] < DEADLINE_SECONDS
+    assert told["hopgate_authz_certificate_not_after_seconds", ""] > time.time()
+    assert told["hopgate_authz_spool_bytes_total", ""] == sum(file.stat().st_size for file in (world.folder / "authz-1").rglob("*.jsonl"))
+    assert told["process_resident_memory_bytes", ""] > 0
+    labels = {label for _, label in told}
+    assert not any("planner" in label or "tickets" in label for label in labels)
+
+
+async def scrape(port: int) -> dict[tuple[str, str], float]:
+    """What `/metrics` says, by name and the value of the label that sorts first."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: authz\r\n\r\n")
+    head, _, body = (await asyncio.wait_for(reader.read(), DEADLINE_SECONDS)).partition(b"\r\n\r\n")
+    writer.close()
+    assert b"200 OK" in head
+    samples = (sample for family in text_string_to_metric_families(body.decode()) for sample in family.samples)
+    return {(each.name, next(iter(sorted(each.labels.items())), ("", ""))[1]): each.value for each in samples}
 
 
 async def test_a_process_that_ends_under_load_loses_no_check(world: World) -> None:

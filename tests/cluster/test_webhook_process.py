@@ -16,43 +16,20 @@ import pytest
 
 from hopgate.audit import verify
 from hopgate.kubernetes import webhook_configurations as configurations
-from tests.cluster.api_server import ApiServer, ClusterError, User, eventually, free_ports
+from tests.cluster import helm as helms
+from tests.cluster.api_server import ApiServer, ClusterError, eventually, free_ports
 from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.test_webhook_pods import GOVERNED, make, starts_with_gate
 from tests.cluster.webhooks import try_apply
 
 NAME, NAMESPACE = "hopgate-webhooks", "hopgate-system"
-KINDS = "agents,toolservers,modelproviders,policies,clusterpolicies,identityproviders,shadowagents"
-BOTH = "validatingwebhookconfigurations,mutatingwebhookconfigurations"
 
 
-def grant(server: ApiServer, user: User) -> None:
-    """What the process needs: to watch, to ask for rights, and to look after its own Secret and configurations."""
-    rules: list[tuple[str, str, str, tuple[str, ...]]] = [
-        ("hopgate.dev", KINDS, "list,watch", ()),
-        ("", "services", "list,watch", ()),
-        ("", "secrets", "get", ()),
-        ("", "namespaces", "get", ()),
-        ("authorization.k8s.io", "subjectaccessreviews", "create", ()),
-        ("admissionregistration.k8s.io", BOTH, "get,patch", (NAME,)),
-    ]
-    own: list[tuple[str, str, str, tuple[str, ...]]] = [("", "secrets", "create", ()), ("", "secrets", "update", (NAME,))]
-
-    def described(given: list[tuple[str, str, str, tuple[str, ...]]]) -> list[dict[str, Any]]:
-        return [
-            {"apiGroups": [group], "resources": resources.split(","), "verbs": verbs.split(",")}
-            | ({"resourceNames": [*named]} if named else {})
-            for group, resources, verbs, named in given
-        ]
-
-    subject = [{"kind": "User", "name": user.name, "apiGroup": "rbac.authorization.k8s.io"}]
-    for kind, metadata, given in (("ClusterRole", {"name": NAME}, rules), ("Role", {"name": NAME, "namespace": NAMESPACE}, own)):
-        common = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": metadata}
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME}
-        server.kubectl("apply", "-f", "-", stdin=json.dumps({**common, "kind": kind, "rules": described(given)}))
-        server.kubectl(
-            "apply", "-f", "-", stdin=json.dumps({**common, "kind": f"{kind}Binding", "roleRef": reference, "subjects": subject})
-        )
+def grant(server: ApiServer) -> None:
+    """The rights that the chart gives, and authz's Service."""
+    manifests = helms.of_this_machine().manifests(namespace=NAMESPACE)
+    service = [found for found in helms.of_kind(manifests, "Service") if found["metadata"]["name"] == "hopgate-authz"]
+    server.kubectl("apply", "-f", "-", stdin=helms.as_list([*helms.rights(manifests), *service]))
 
 
 class Process:
@@ -65,7 +42,7 @@ class Process:
         self._certificates = folder / "certificates"
         self._certificates.mkdir()
         user = server.user("system:serviceaccount:hopgate-system:hopgate-webhooks")
-        grant(server, user)
+        grant(server)
         self._log = folder / "log"
         options = {
             "--kubeconfig": user.kubeconfig,
@@ -76,8 +53,7 @@ class Process:
             "--certificates": self._certificates,
             "--spool": self.spool,
             "--proxy-image": "proxy:1",
-            "--authz-address": "10.96.0.9",
-            "--authz-name": "hopgate-authz.hopgate-system.svc",
+            "--authz-service": f"{NAMESPACE}/hopgate-authz",
         }
         self._given = [str(part) for option in options.items() for part in option]
         self.process = self.start()
@@ -103,6 +79,10 @@ class Process:
         data = eventually(kept, "the process has made its certificates")
         for name in ("tls.crt", "tls.key"):
             (self._certificates / name).write_bytes(base64.b64decode(data[name]))
+
+    def certificate(self) -> bytes:
+        """What is mounted."""
+        return (self._certificates / "tls.crt").read_bytes()
 
     def register(self) -> None:
         """As the chart does: without a `caBundle`, which is the process's to write."""
