@@ -30,7 +30,7 @@ class Installation:
         server.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}))
         # Secrets that a `credential` names are another matter: they may be read where no test looks.
         manifests = helms.of_this_machine().manifests({"secretNamespaces": ["kube-public"]}, release=RELEASE, namespace=SYSTEM)
-        server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.rights(manifests)))
+        server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.of_controller(manifests)))
         self.user = server.user(ACCOUNT)
         self.client = Client.connect(self.user.kubeconfig)
         self.keeper = self.new_keeper()

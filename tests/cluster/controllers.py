@@ -26,7 +26,7 @@ def install(server: ApiServer) -> User:
     server.install(DEFINITIONS)
     server.kubectl("create", "namespace", SYSTEM)
     manifests = helms.of_this_machine().manifests(release=NAME, namespace=SYSTEM)
-    server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.rights(manifests)))
+    server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.of_controller(manifests)))
     return server.user(ACCOUNT)
 
 

@@ -84,9 +84,16 @@ def of_kind(manifests: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]
     return [found for found in manifests if found["kind"] in kinds]
 
 
-def rights(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Who the chart's processes are, and what they may do; the controller's Lease, which it may not make."""
-    return of_kind(manifests, "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Lease")
+def rights(manifests: list[dict[str, Any]], *components: str) -> list[dict[str, Any]]:
+    """Who these components' processes are, and what they may do; the controller's Lease, which it may not make."""
+    found = of_kind(manifests, "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Lease")
+    return [each for each in found if each["metadata"]["labels"]["app.kubernetes.io/component"] in components]
+
+
+def of_controller(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The controller's rights, and the ClusterRole that owns what it makes for authz."""
+    owner = [each for each in rights(manifests, "authz") if each["kind"] == "ClusterRole"]
+    return [*rights(manifests, "controller"), *owner]
 
 
 def policies(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import kubernetes.client
 from kubernetes.client import ApiException
 
 from authz import server as authz_server
@@ -234,9 +233,9 @@ class Installation:
 def installed(server: ApiServer, folder: Path) -> Iterator[Installation]:
     """hopgate, running."""
     server.install(DEFINITIONS)
-    core = kubernetes.client.CoreV1Api(server.client())
     for namespace in (SYSTEM, NAMESPACE):
-        core.create_namespace({"metadata": {"name": namespace}})  # type: ignore[arg-type]  # the client takes a dict as well
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        server.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
     Place(server, SYSTEM).account(ACCOUNT)
     mounted = Mounted(folder / "tls")
     authz = Authz(server, folder, mounted, "authz-1")

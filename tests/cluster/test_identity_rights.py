@@ -53,7 +53,7 @@ class Rights:
 @pytest.fixture(scope="module")
 def rights(cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rights]:
     chart = helms.of_this_machine().manifests({"secretNamespaces": ["kube-public"]}, namespace=SYSTEM)
-    manifests = [each for each in [*helms.rights(chart), *helms.policies(chart)] if "authz" in each["metadata"]["name"]]
+    manifests = [*helms.rights(chart, "authz"), *helms.policies(chart)]
     with ApiServer(cluster_binaries, tmp_path_factory.mktemp("cluster") / "server") as server:
         place = Place(server, SYSTEM)
         place.core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=SYSTEM)))

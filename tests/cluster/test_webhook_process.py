@@ -49,7 +49,7 @@ class Process:
         self._certificates = folder / "certificates"
         self._certificates.mkdir()
         user = server.user("system:serviceaccount:hopgate-system:hopgate-webhooks")
-        server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.rights(chart())))
+        server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.rights(chart(), "webhooks")))
         self._log = folder / "log"
         options = {
             "--kubeconfig": user.kubeconfig,
