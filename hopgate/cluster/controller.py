@@ -28,7 +28,7 @@ from hopgate.kubernetes.informers import Informer, Waking
 from hopgate.kubernetes.snapshots import Built
 from hopgate.kubernetes.status_keeper import StatusKeeper
 from hopgate.kubernetes.status_store import StatusStore
-from hopgate.kubernetes.watcher import MERGE_SECONDS, SnapshotWatcher
+from hopgate.kubernetes.watcher import MAX_REST_SECONDS, MERGE_SECONDS, SnapshotWatcher
 from tokenmint import authority
 
 # Without a change, for what changes by time alone: when agents were last seen.
@@ -58,11 +58,11 @@ class Loop:
     """Does one thing again and again in a thread of its own, until it is told to stop; sooner when it is woken."""
 
     def __init__(self, name: str, work: Callable[[], float], *, merge: float = 0.0) -> None:
-        """`work` gives the seconds to wait. What wakes it within `merge` seconds is one; it rests as long as it worked."""
+        """`work` gives the seconds to wait. What wakes it within `merge` seconds is one; after long work it rests a little longer."""
         self._work = work
         self._merge = merge
         self._wake = threading.Event()
-        self.stopping = threading.Event()
+        self._stopping = threading.Event()
         self._came_round = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -76,7 +76,7 @@ class Loop:
 
     def stop(self) -> None:
         """End after what is being done."""
-        self.stopping.set()
+        self._stopping.set()
         self._wake.set()
         self._thread.join(_STOP_SECONDS)
 
@@ -86,7 +86,7 @@ class Loop:
         return self._thread.is_alive() and time.monotonic() - self._came_round < HANGING_SECONDS
 
     def _run(self) -> None:
-        while not self.stopping.is_set():
+        while not self._stopping.is_set():
             self._wake.clear()
             began = time.monotonic()
             self._came_round = began
@@ -101,7 +101,7 @@ class Loop:
             worked = time.monotonic() - began
             self._wake.wait(pause)
             if self._merge:
-                self.stopping.wait(max(self._merge, min(worked, pause)))
+                self._stopping.wait(max(self._merge, min(worked, MAX_REST_SECONDS)))
 
 
 class ControllerProcess:

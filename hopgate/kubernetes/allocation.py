@@ -36,15 +36,13 @@ def allocate(
 ) -> Allocation:
     """The addresses of all names of `found`, of which `forms` are in force.
 
-    `stands` is what each object's `status.addresses` says, `own` what was given here and may not stand there yet: it counts more.
+    `stands` is what each object's `status.addresses` says. `own` is what was given here before: it counts for a name of which nothing
+    stands there, since it may have been written without an answer.
     """
     owners = {name: reference for reference, names in _names(found, forms, stands).items() for name in names}
     wanted = {name: _tls(reference, name, forms, stands) for name, reference in owners.items()}
     written = {name: stands[reference][name] for name, reference in owners.items() if name in stands.get(reference, {})}
-    kept = {name: address for name, address in own.items() if name in wanted}
-    taken = set(kept.values())
-    # An address that was written by hand, or by a former leader, does not push out the name that has it.
-    before = {**{name: address for name, address in written.items() if address not in taken}, **kept}
+    before = {**{name: address for name, address in own.items() if name in wanted}, **written}
     given = addresses.allot(wanted, before)
     by_object: dict[ObjectReference, dict[str, str]] = {reference: {} for reference in found if reference.kind in KINDS}
     for name, address in given.items():

@@ -15,9 +15,10 @@ import pytest
 from hopgate.resources import addresses
 from hopgate.resources.kinds import Tls
 from tests.cluster import controllers
+from tests.cluster import helm as helms
 from tests.cluster.api_server import ApiServer, eventually
 from tests.cluster.controllers import Controller
-from tests.cluster.installation import Installation, Tenant, documented, installed, tool_call
+from tests.cluster.installation import Installation, Tenant, installed, tool_call
 from tests.cluster.steady import Expected, Question, Steady, compact
 
 # A process that is to lead waits until the one before has surely stopped (`election.LEASE_SECONDS`).
@@ -127,9 +128,10 @@ def cluster(cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory) ->
         server = stack.enter_context(ApiServer(cluster_binaries, folder / "server"))
         user = controllers.install(server)
         installation = stack.enter_context(installed(server, folder))
-        # The chart's rights, which the webhooks were given, are for a controller of another namespace.
-        for page in ("controller.md", "kubernetes.md"):
-            server.kubectl("apply", "-f", "-", stdin=documented(page))
+        # With the webhooks' rights came those of a controller beside them, in another namespace.
+        rights = helms.rights(helms.of_this_machine().manifests(release=controllers.NAME, namespace=controllers.SYSTEM))
+        of_controller = [each for each in rights if "controller" in each["metadata"]["name"]]
+        server.kubectl("apply", "-f", "-", stdin=helms.as_list(of_controller))
         tenant = installation.tenant()
         _, token = tenant.agent("planner")
         tenant.tool_server()

@@ -58,6 +58,20 @@ def test_the_schema_is_closed_and_every_key_is_tried_and_has_a_value() -> None:
             found = found[part]
 
 
+def test_the_page_has_every_setting_with_its_default() -> None:
+    page = (CHART.parents[2] / "docs" / "how-to" / "install-on-kubernetes.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \| .+ \|$", page, re.MULTILINE))
+    given = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def default(key: str) -> Any:
+        found: Any = given
+        for part in key.split("."):
+            found = found[part]
+        return found
+
+    assert {key: json.loads(shown) for key, shown in rows.items()} == {key: default(key) for key in TABLE}
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [

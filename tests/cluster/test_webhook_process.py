@@ -19,7 +19,6 @@ from hopgate.kubernetes import webhook_configurations as configurations
 from tests.cluster import helm as helms
 from tests.cluster.api_server import ApiServer, ClusterError, eventually, free_ports
 from tests.cluster.conftest import DEFINITIONS
-from tests.cluster.helm import Helm
 from tests.cluster.test_webhook_pods import GOVERNED, make, starts_with_gate
 from tests.cluster.webhooks import try_apply
 
@@ -109,7 +108,7 @@ def started(server: ApiServer, folder: Path) -> Iterator[Process]:
 
 
 @pytest.fixture
-def server(own_api_server: ApiServer, helm: Helm) -> ApiServer:
+def server(own_api_server: ApiServer) -> ApiServer:
     own_api_server.install(DEFINITIONS)
     own_api_server.kubectl("create", "namespace", NAMESPACE)
     return own_api_server
