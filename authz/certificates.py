@@ -176,17 +176,15 @@ class _Stream:
 
 
 class Streams:
-    """The streams that are open, at most `limit` of them, and of each caller `limit_each`."""
+    """The streams that are open. At most `limit` of them are served, and of each caller `limit_each`; others end after one answer."""
 
     def __init__(self, *, limit: int | None = None, limit_each: int | None = None, clock: Callable[[], float] = time.time) -> None:
         self._limit = MAX_STREAMS if limit is None else limit
         self._limit_each = self._limit if limit_each is None else limit_each
         self._clock = clock
-        self._open: dict[_Stream, str] = {}
-        self._of: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._open)
+        self._open: set[_Stream] = set()
+        self._served = 0
+        self._served_to: Counter[str] = Counter()
 
     def refresh(self) -> None:
         """Look at every name again: call it when the registry has changed."""
@@ -213,22 +211,28 @@ class Streams:
         """
         admit()
         # Beyond the bound no name exists: its handshake fails at once, where an error would let it hang until Envoy's timeout.
-        full = len(self._open) >= self._limit or self._of[caller] >= self._limit_each
-        stream = _Stream(_no_leaf if full else issue, admit, self._clock)
-        self._open[stream] = caller
-        self._of[caller] += 1
+        is_full = self._served >= self._limit or self._served_to[caller] >= self._limit_each
+        stream = _Stream(_no_leaf if is_full else issue, admit, self._clock)
+        self._open.add(stream)
+        self._count(caller, 0 if is_full else 1)
         reading = asyncio.create_task(stream.read(requests))
         try:
             async for response in stream.responses():
                 yield response
+                if is_full:
+                    break
         finally:
-            del self._open[stream]
-            self._of[caller] -= 1
-            if not self._of[caller]:
-                del self._of[caller]
+            self._open.discard(stream)
+            self._count(caller, 0 if is_full else -1)
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
+
+    def _count(self, caller: str, streams: int) -> None:
+        self._served += streams
+        self._served_to[caller] += streams
+        if not self._served_to[caller]:
+            del self._served_to[caller]
 
 
 class CertificateServer:

@@ -142,6 +142,7 @@ class ClusterProcess:
         self._api = api
         self._ending = asyncio.Event()
         self._keys_asked = asyncio.Event()
+        self._publishing_asked = asyncio.Event()
         self._serving = False
         self._ring = KeyRing.create(int(time.time()))
         self._started_at = int(time.time())
@@ -227,7 +228,7 @@ class ClusterProcess:
             self._api.follow_snapshots(self._snapshot_changed),
             self._names.run(),
             self._repeat(self._read_jwks, JWKS_SECONDS, self._keys_asked),
-            self._repeat(self._publish, PUBLISH_SECONDS, asyncio.Event()),
+            self._repeat(self._publish, PUBLISH_SECONDS, self._publishing_asked),
             self._expel(),
         )
 
@@ -240,6 +241,7 @@ class ClusterProcess:
         await self._resolver.start(sockets)
         self.resolver_port = sockets.port
         self._serving = True
+        self._publishing_asked.set()
         _log.info("checks are answered at port %d", self.port)
         await self._ending.wait()
         await self._server.drain(self._settings.notice_seconds)

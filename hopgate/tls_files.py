@@ -44,31 +44,38 @@ class TlsFiles:
         self._private_key = private_key
         self._lock = threading.Lock()
         self._signature = self._sign()
-        self._pair = self._read()
+        self._pair = self._taken = self._read()
         self._said = ""
 
     @property
     def pair(self) -> KeyPair:
-        """The pair in force."""
-        return self._pair
+        """The pair that the next handshake will use: the one in the files, unless it can't be used."""
+        with self._lock:
+            self._refresh()
+            return self._pair
 
     def changed(self) -> KeyPair | None:
         """The new pair, once for each change; None when there is none, or none that can be used. Raises nothing."""
         with self._lock:
-            try:
-                signature = self._sign()
-                if signature == self._signature:
-                    return None
-                pair = self._read()
-            except TlsFilesError as error:
-                self._say(str(error))
+            self._refresh()
+            if self._taken is self._pair:
                 return None
-            self._said = ""
-            self._signature = signature
-            if pair == self._pair:
-                return None
+            self._taken = self._pair
+            return self._pair
+
+    def _refresh(self) -> None:
+        try:
+            signature = self._sign()
+            if signature == self._signature:
+                return
+            pair = self._read()
+        except TlsFilesError as error:
+            self._say(str(error))
+            return
+        self._said = ""
+        self._signature = signature
+        if pair != self._pair:
             self._pair = pair
-            return pair
 
     def _say(self, message: str) -> None:
         """Once for each thing that is wrong, not at every look."""

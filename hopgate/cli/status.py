@@ -1,4 +1,4 @@
-"""`hopgate status`: how the gates of a data folder are."""
+"""`hopgate status`: how the gates of a data folder are, or how hopgate stands in a cluster."""
 
 from __future__ import annotations
 
@@ -16,14 +16,34 @@ from hopgate.local.control import Client, ControlError, Status, StatusRequest
 ANSWER_SECONDS = 5.0
 
 
-@click.command("status", epilog="Example: hopgate status --json")
+@click.command("status", epilog="Example: hopgate status --context my-cluster")
 @click.option("--data", type=click.Path(path_type=Path), default=default_data_folder, show_default=True, help="The data folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each gate.")
-def command(data: Path, *, as_json: bool) -> None:
-    """Show each running gate: its agents, the age of its snapshot, what stands against the folder, its counters.
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path), help="Of a cluster: its kubeconfig (default: $KUBECONFIG, else ~/.kube/config)."
+)
+@click.option("--context", help="Of a cluster: which context of the kubeconfig (default: its current one).")
+@click.option("--namespace", "-n", "namespaces", multiple=True, help="Of a cluster: only what concerns this namespace; can be given again.")
+@click.option("--installation", help="Of a cluster: the namespace that hopgate runs in (default: as its webhooks say, else `hopgate`).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each gate, or one for the cluster.")
+def command(
+    data: Path, kubeconfig: Path | None, context: str | None, namespaces: tuple[str, ...], installation: str | None, *, as_json: bool
+) -> None:
+    """Show how the gates are: of this machine, or with --kubeconfig or --context of a cluster.
 
+    Of this machine: each running gate with its agents, the age of its snapshot, what stands against the folder, its counters.
     Exit code 0: at least one gate runs and its folder is well; 1: none runs, or a folder has mistakes.
+
+    Of a cluster: pods of governed namespaces that are not governed and why, each authz process, the webhooks, the controller, and resources
+    with mistakes. Exit code 0: all is governed and well; 1: something needs a person, or may not be read; 2: the cluster does not answer.
     """
+    if kubeconfig is not None or context is not None:
+        from hopgate.cli import cluster, cluster_status  # noqa: PLC0415 - one machine needs no Kubernetes client
+        from hopgate.kubernetes.cluster_reader import ClusterReader  # noqa: PLC0415
+
+        client = cluster.connect(kubeconfig, context)
+        sys.exit(cluster_status.run(ClusterReader(client), installation, namespaces, as_json=as_json))
+    if namespaces or installation is not None:
+        raise click.UsageError("--namespace and --installation are of a cluster: name it with --kubeconfig or --context")
     rights.require_root("hopgate status")
     found = [status for path in folders.live(data) if (status := _ask(path)) is not None]
     for status in found:

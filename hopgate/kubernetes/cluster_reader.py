@@ -1,4 +1,4 @@
-"""What `hopgate status` reads of a cluster, each part by itself: who lacks a right learns which part could not be read, and gets the others."""
+"""What the commands read of a cluster, each part by itself: who lacks a right learns which part is missing, and gets the others."""
 
 from __future__ import annotations
 

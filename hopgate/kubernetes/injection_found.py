@@ -22,10 +22,11 @@ from hopgate.resources.kinds import Provider
 
 Fields = Mapping[str, Any]
 
+_DIGEST_PATH: Final = f"/metadata/annotations/{DIGEST_ANNOTATION.replace('/', '~1')}"
 # What a pod says of its own injection; nothing that governs it.
-_SAID: Final = frozenset(
+SAID: Final = frozenset(
     {
-        f"/metadata/annotations/{DIGEST_ANNOTATION.replace('/', '~1')}",
+        _DIGEST_PATH,
         f"/metadata/labels/{INJECTED_LABEL.replace('/', '~1')}",
         "/metadata/labels",
         "/metadata/annotations",
@@ -89,7 +90,17 @@ def explain(sent: Fields, answered: Fields) -> Sequence[Operation] | None:
     namespace = str((answered.get("metadata") or {}).get("namespace") or "default")
     facts = NamespaceFacts(name=namespace, governed=True, providers=_providers(answered["spec"]))
     outcome = injection.inject(sent, namespace=facts, settings=found.settings, may_opt_out=False)
-    return outcome.patch if isinstance(outcome, Injected) else None
+    return [_as_said(operation, answered) for operation in outcome.patch] if isinstance(outcome, Injected) else None
+
+
+def _as_said(operation: Operation, answered: Fields) -> Operation:
+    """With the digest that the injector wrote: some of the settings that it is of show nowhere in a pod."""
+    said = ((answered.get("metadata") or {}).get("annotations") or {}).get(DIGEST_ANNOTATION)
+    if operation["path"] == _DIGEST_PATH:
+        return {**operation, "value": said}
+    if operation["path"] == "/metadata/annotations" and DIGEST_ANNOTATION in operation["value"]:
+        return {**operation, "value": {**operation["value"], DIGEST_ANNOTATION: said}}
+    return operation
 
 
 def _inject_again(pod: Fields, settings: Settings, plan: Plan) -> Injected | Refused:
@@ -113,7 +124,7 @@ def _inject_again(pod: Fields, settings: Settings, plan: Plan) -> Injected | Ref
 def _faults(outcome: Injected | Refused) -> tuple[str, ...]:
     if isinstance(outcome, Refused):
         return tuple(str(reason) for reason in outcome.reasons)
-    changed = [operation["path"] for operation in outcome.patch if operation["path"] not in _SAID]
+    changed = [operation["path"] for operation in outcome.patch if operation["path"] not in SAID]
     return tuple(f"{path} is not as the injector makes it" for path in changed)
 
 

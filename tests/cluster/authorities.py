@@ -27,7 +27,7 @@ class Installation:
     def __init__(self, server: ApiServer) -> None:
         self.server = server
         self.now = int(time.time())
-        server.kubectl("create", "namespace", SYSTEM)
+        server.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}))
         # Secrets that a `credential` names are another matter: they may be read where no test looks.
         manifests = helms.of_this_machine().manifests({"secretNamespaces": ["kube-public"]}, release=RELEASE, namespace=SYSTEM)
         server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.rights(manifests)))

@@ -72,15 +72,14 @@ class ChartProcess:
         if "grpc" in probe:
             return self._is_serving()
         asked = probe["httpGet"]
-        port = self.ports["listen" if asked.get("scheme") == "HTTPS" else "health"]
-        # As the kubelet does, which looks at no certificate.
-        context = ssl._create_unverified_context()  # noqa: S323
-        tls = asked.get("scheme") == "HTTPS"
-        connection = (
-            http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
-            if tls
-            else http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        )
+        if asked.get("scheme") == "HTTPS":
+            # As the kubelet does, which looks at no certificate.
+            context = ssl._create_unverified_context()  # noqa: S323
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                "127.0.0.1", self.ports["listen"], timeout=5, context=context
+            )
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.ports["health"], timeout=5)
         try:
             connection.request("GET", asked["path"])
             return connection.getresponse().status == http.HTTPStatus.OK

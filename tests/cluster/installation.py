@@ -30,7 +30,7 @@ from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.test_identity import Place, PodName
 from tests.cluster.test_identity_command import Ports, given
 from tests.cluster.test_identity_process import is_allowed, reason
-from tests.cluster.test_webhook_process import NAMESPACE, Process, started
+from tests.cluster.test_webhook_process import NAMESPACE, Process, make_authz_service, started
 from tests.cluster.watching import Objects
 from tests.cluster.webhooks import try_apply
 
@@ -241,6 +241,7 @@ def installed(server: ApiServer, folder: Path) -> Iterator[Installation]:
     authz = Authz(server, folder, mounted, "authz-1")
     (folder / "webhooks").mkdir()
     try:
+        make_authz_service(server)
         with started(server, folder / "webhooks") as webhooks:
             webhooks.register()
             webhooks.mount()

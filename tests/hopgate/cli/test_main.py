@@ -50,6 +50,8 @@ def test_the_commands_are_these() -> None:
         "audit list",
         "audit show",
         "audit verify",
+        "check",
+        "check pod",
         "envoy",
         "envoy config",
         "policy",
