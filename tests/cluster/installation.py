@@ -83,7 +83,7 @@ class Authz:
     """`python -m authz cluster`, running as a pod of the namespace `hopgate`."""
 
     def __init__(self, server: ApiServer, folder: Path, mounted: Mounted, name: str) -> None:
-        self.ports = Ports(*free_ports(3))
+        self.ports = Ports(*free_ports(4))
         self.spool = folder / f"spool-{name}"
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder / f"{name}.log"
