@@ -48,7 +48,7 @@ node-tools: cluster-binaries ## install and build what a node for pods is made o
 	  if [ -n "$$missing" ]; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(NODE_TOOLS) >/dev/null; \
 	  fi; \
-	  tests/cluster/build.sh node; \
+	  tests/cluster/build.sh node dns; \
 	fi
 
 images: dev node-tools ## build the images as OCI archives; prints where they are, their SBOMs and licences (Debian, as root)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from hopgate.kubernetes.api import ClientError
-from hopgate.kubernetes.client import Client
+
+if TYPE_CHECKING:
+    from hopgate.kubernetes.client import Client
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 # As kubectl has it.
@@ -29,6 +31,8 @@ def options(command: _Command) -> _Command:
 
 def connect(kubeconfig: Path | None, context: str | None) -> Client:
     """The cluster that is meant. Ends the command where there is no such kubeconfig."""
+    from hopgate.kubernetes.client import Client  # noqa: PLC0415 - half a second, which --help need not take
+
     given = kubeconfig or Path(os.environ.get(_VARIABLE, "").partition(os.pathsep)[0] or Path.home() / ".kube" / "config")
     try:
         return Client.connect(given, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -40,8 +41,8 @@ def command(
         from hopgate.cli import cluster, cluster_status  # noqa: PLC0415 - one machine needs no Kubernetes client
         from hopgate.kubernetes.cluster_reader import ClusterReader  # noqa: PLC0415
 
-        client = cluster.connect(kubeconfig, context)
-        sys.exit(cluster_status.run(ClusterReader(client), installation, namespaces, as_json=as_json))
+        with contextlib.closing(cluster.connect(kubeconfig, context)) as client:
+            sys.exit(cluster_status.run(ClusterReader(client), installation, namespaces, as_json=as_json))
     if namespaces or installation is not None:
         raise click.UsageError("--namespace and --installation are of a cluster: name it with --kubeconfig or --context")
     rights.require_root("hopgate status")

@@ -28,7 +28,7 @@ from hopgate.kubernetes.informers import Informer, Waking
 from hopgate.kubernetes.snapshots import Built
 from hopgate.kubernetes.status_keeper import StatusKeeper
 from hopgate.kubernetes.status_store import StatusStore
-from hopgate.kubernetes.watcher import MERGE_SECONDS, SnapshotWatcher
+from hopgate.kubernetes.watcher import MAX_REST_SECONDS, MERGE_SECONDS, SnapshotWatcher
 from hopgate.resources import private_authorities as found
 from tokenmint import authority
 
@@ -59,7 +59,7 @@ class Loop:
     """Does one thing again and again in a thread of its own, until it is told to stop; sooner when it is woken."""
 
     def __init__(self, name: str, work: Callable[[], float], *, merge: float = 0.0) -> None:
-        """`work` gives the seconds to wait. What wakes it within `merge` seconds is one; it rests as long as it worked."""
+        """`work` gives the seconds to wait. What wakes it within `merge` seconds is one; after long work it rests a little longer."""
         self._work = work
         self._merge = merge
         self._wake = threading.Event()
@@ -102,7 +102,7 @@ class Loop:
             worked = time.monotonic() - began
             self._wake.wait(pause)
             if self._merge:
-                self._stopping.wait(max(self._merge, min(worked, pause)))
+                self._stopping.wait(max(self._merge, min(worked, MAX_REST_SECONDS)))
 
 
 class ControllerProcess:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
-from hopgate.kubernetes.access import Calls
 from hopgate.kubernetes.api import ClientError, Manifest
 from hopgate.resources.kinds import GROUP, VERSION
+
+if TYPE_CHECKING:  # it brings Cedar along, which a command line has no use for
+    from hopgate.kubernetes.access import Calls
 
 _T = TypeVar("_T")
 # One answer stays small enough to arrive within a call's time.

@@ -52,8 +52,8 @@ def test_every_metric_is_in_the_documentation_and_no_other() -> None:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[MetricsServer]:
-    server = MetricsServer(lambda: b"a_metric 1\n", "text/plain", "127.0.0.1:0")
+async def serving(address: str = "127.0.0.1:0") -> AsyncIterator[MetricsServer]:
+    server = MetricsServer(lambda: b"a_metric 1\n", "text/plain", address)
     await server.start()
     try:
         yield server
@@ -85,6 +85,11 @@ async def test_one_page_is_answered(request_line: str, status: bytes) -> None:
         answer = await get(server.port, f"{request_line}\r\nHost: authz\r\n\r\n".encode())
     assert answer.split(b" ")[1] == status
     assert (b"a_metric 1" in answer) == (status == b"200")
+
+
+async def test_every_address_is_that_of_ipv4_too() -> None:
+    async with serving("[::]:0") as server:
+        assert b"a_metric" in await get(server.port, b"GET /metrics HTTP/1.1\r\n\r\n")
 
 
 async def test_a_request_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,10 +48,7 @@ def cluster_binaries() -> Path:
 @pytest.fixture(scope="session")
 def helm(cluster_binaries: Path) -> Helm:
     """Real Helm; the chart is used with nothing else."""
-    program = helms.find()
-    if program is None:
-        pytest.skip("needs helm: run `make cluster-binaries` (needs Go)")
-    return Helm(program)
+    return helms.of_this_machine()
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +73,7 @@ def hopgate_definitions(api_server: ApiServer) -> ApiServer:
 
 
 @pytest.fixture(scope="session")
-def installation(cluster_binaries: Path, helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installation(cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """hopgate's webhooks and authz, running on an API server of their own: each test works as a tenant of its own namespace."""
     from tests.cluster.installation import installed  # noqa: PLC0415 - it reads this module's DEFINITIONS
 

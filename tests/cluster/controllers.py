@@ -1,9 +1,8 @@
-"""The controller's process on a real API server, for tests: with the documented rights, and no others but to read Secrets."""
+"""The controller's process on a real API server, for tests: with the chart's rights, and no others."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import urllib.error
@@ -13,25 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.cluster import helm as helms
 from tests.cluster.api_server import ApiServer, User, eventually, free_ports
 from tests.cluster.conftest import DEFINITIONS
 
 SYSTEM = "hopgate"
 NAME = "hopgate"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:{NAME}-controller"
-_PAGES = Path(__file__).resolve().parents[2] / "docs" / "explanation"
 
 
 def install(server: ApiServer) -> User:
     """hopgate's kinds and namespace, what owns the authorities, and the controller's account with its rights."""
     server.install(DEFINITIONS)
     server.kubectl("create", "namespace", SYSTEM)
-    server.kubectl("create", "clusterrole", f"{NAME}-authz", "--verb=list", "--resource=pods")
-    for page in ("controller.md", "kubernetes.md"):
-        [manifests] = re.findall(r"```yaml\n(.*?)```", (_PAGES / page).read_text(), re.DOTALL)
-        server.kubectl("apply", "-f", "-", stdin=manifests)
-    server.kubectl("create", "clusterrole", "reads-secrets", "--verb=get", "--resource=secrets")
-    server.kubectl("create", "clusterrolebinding", "reads-secrets", "--clusterrole=reads-secrets", f"--user={ACCOUNT}")
+    manifests = helms.of_this_machine().manifests(release=NAME, namespace=SYSTEM)
+    server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.of_controller(manifests)))
     return server.user(ACCOUNT)
 
 

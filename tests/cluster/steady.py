@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
-from tests.cluster.api_server import eventually
+from tests.cluster.api_server import ApiServer, eventually
 from tests.cluster.installation import Authz
 from tests.cluster.test_identity_process import is_allowed
 
@@ -108,3 +111,16 @@ class Steady:
                 self.allowed[name] += answer
                 if answer not in question.expected.right(began, ended):
                     self.wrong.append(f"{name}: {'allowed' if answer else 'denied'} at {ended:.3f}")
+
+
+def compact(server: ApiServer) -> None:
+    """Take away every revision but the newest."""
+
+    def call(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        content = {"content-type": "application/json"}
+        request = urllib.request.Request(f"{server.etcd_url}{path}", json.dumps(body).encode(), content)  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+            return dict(json.load(answer))
+
+    revision = call("/v3/kv/range", {"key": "AA=="})["header"]["revision"]
+    call("/v3/kv/compaction", {"revision": revision, "physical": True})

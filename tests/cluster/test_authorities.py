@@ -1,4 +1,4 @@
-"""The keeper of the authorities on a real API server, with no rights but the documented ones."""
+"""The keeper of the authorities on a real API server, with the chart's rights and no others."""
 
 from __future__ import annotations
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import kubernetes.client
 import pytest
@@ -20,7 +17,7 @@ from urllib3.exceptions import HTTPError
 from hopgate.audit import verify
 from tests.cluster.api_server import ApiServer, ClusterError, eventually
 from tests.cluster.installation import SYSTEM, Authz, Installation, Tenant, installed, tool_call
-from tests.cluster.steady import Expected, Question, Steady
+from tests.cluster.steady import Expected, Question, Steady, compact
 from tests.cluster.test_webhook_process import NAME, NAMESPACE
 from tests.cluster.webhooks import try_apply
 
@@ -168,19 +165,6 @@ def test_etcd_is_compacted_and_every_revision_is_too_old(chaos: Chaos) -> None:
         chaos.follow(steady)
     assert (steady.wrong, steady.unanswered) == ([], 0)
     chaos.never_open()
-
-
-def compact(server: ApiServer) -> None:
-    """Take away every revision but the newest."""
-
-    def call(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        content = {"content-type": "application/json"}
-        request = urllib.request.Request(f"{server.etcd_url}{path}", json.dumps(body).encode(), content)  # noqa: S310 - loopback
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
-            return dict(json.load(answer))
-
-    revision = call("/v3/kv/range", {"key": "AA=="})["header"]["revision"]
-    call("/v3/kv/compaction", {"revision": revision, "physical": True})
 
 
 def test_the_webhooks_are_killed_and_come_back(chaos: Chaos) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -12,9 +13,11 @@ import yaml
 
 import hopgate
 from authz import cluster_process, server
+from hopgate.cluster import injection_options
+from hopgate.cluster.webhooks import Injecting
 from hopgate.kubernetes import sidecar
 from hopgate.kubernetes import webhook_configurations as configurations
-from hopgate.kubernetes.injection_settings import INJECTED_LABEL
+from hopgate.kubernetes.injection_settings import INJECTED_LABEL, Settings
 from tests.cluster.helm import CHART, NAMESPACE, Helm, HelmError, of_kind
 from tests.cluster.values import TABLE, nested
 
@@ -56,6 +59,20 @@ def test_the_schema_is_closed_and_every_key_is_tried_and_has_a_value() -> None:
         found: Any = given
         for part in key.split("."):
             found = found[part]
+
+
+def test_the_page_has_every_setting_with_its_default() -> None:
+    page = (CHART.parents[2] / "docs" / "how-to" / "install-on-kubernetes.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \| .+ \|$", page, re.MULTILINE))
+    given = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def default(key: str) -> Any:
+        found: Any = given
+        for part in key.split("."):
+            found = found[part]
+        return found
+
+    assert {key: json.loads(shown) for key, shown in rows.items()} == {key: default(key) for key in TABLE}
 
 
 @pytest.mark.parametrize(
@@ -170,6 +187,31 @@ def test_every_pod_is_confined_and_asked_whether_it_lives(helm: Helm) -> None:
         for volume in pod.get("volumes", ()):
             if "secret" in volume:
                 assert [item["key"] for item in volume["secret"]["items"]] == ["tls.crt", "tls.key"]
+
+
+def test_pods_are_injected_as_the_code_would_by_itself(helm: Helm) -> None:
+    """Where nobody sets anything; what is set is passed on."""
+    assert injected_by(helm, {}).settings == Settings(
+        image="hopgate-proxy:0.1.0",
+        authz_name=f"hopgate-authz.{NAMESPACE}.svc",
+        authz_port=8443,
+        resolver_port=8053,
+        audience="hopgate",
+    )
+    given = {"injection.proxyUser": 4000, "injection.refuseUnknownUsers": True, "injection.tokenSeconds": 600, "images.pullPolicy": "Never"}
+    changed = injected_by(helm, given).settings
+    assert (changed.proxy_uid, changed.refuse_unknown_users, changed.token_seconds, changed.image_pull_policy) == (4000, True, 600, "Never")
+
+
+def injected_by(helm: Helm, values: dict[str, Any]) -> Injecting:
+    manifests = helm.manifests(nested(values))
+    [webhooks] = [each for each in of_kind(manifests, "Deployment") if each["metadata"]["name"] == WEBHOOKS]
+    parser = argparse.ArgumentParser()
+    injection_options.add(parser)
+    given, _others = parser.parse_known_args(webhooks["spec"]["template"]["spec"]["containers"][0]["args"])
+    found = injection_options.read(given)
+    assert found is not None
+    return found
 
 
 def test_authz_has_the_time_that_it_takes_to_end(helm: Helm) -> None:

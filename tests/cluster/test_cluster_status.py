@@ -83,6 +83,7 @@ def test_a_cluster_in_which_all_is_well_ends_with_0(hopgate: Installation) -> No
     lead(server, time.time())
     read = found(server.admin, "-n", namespace)
     assert (read["findings"], read["resources"], read["unread"], read["pods"]) == ([], [], {}, {"governed": 1, "rows": []})
+    assert namespace in found(server.admin)["namespaces"]
     [authz] = read["authz"]
     assert (authz["pod"], authz["ready"], authz["failed_open"], authz["findings"]) == ("authz-1", True, 0, [])
     assert authz["oldest_watch_age"] < cluster_status.STALE_SECONDS

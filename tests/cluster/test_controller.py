@@ -1,4 +1,4 @@
-"""`python -m hopgate.cluster controller` on a real API server, with the documented rights and no others."""
+"""`python -m hopgate.cluster controller` on a real API server, with the chart's rights and no others."""
 
 from __future__ import annotations
 

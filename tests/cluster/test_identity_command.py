@@ -31,7 +31,7 @@ from tests.authz.test_check import encoded
 from tests.cluster.api_server import ApiServer, free_ports
 from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.test_identity import AUDIENCE, ISSUER, Place, PodName
-from tests.cluster.test_identity_process import ask, is_allowed, reason
+from tests.cluster.test_identity_process import ask, is_allowed, reason, scrape
 
 DEADLINE_SECONDS = 60.0
 WORLD = Path(__file__).parent.parent / "world" / "resources.yaml"
@@ -44,6 +44,7 @@ class Ports:
     listen: int
     health: int
     resolver: int
+    metrics: int
 
 
 def given(api_server: ApiServer, namespace: str, pod: PodName, ports: Ports, mounted: Mounted, spool: Path) -> list[str]:
@@ -53,7 +54,7 @@ def given(api_server: ApiServer, namespace: str, pod: PodName, ports: Ports, mou
         "namespace": namespace,
         "pod": pod.name,
         "pod-uid": pod.uid,
-        "service-account": "authz",
+        "service-account": "hopgate-authz",
         "issuer": ISSUER,
         "audience": AUDIENCE,
         "certificate": mounted.certificate,
@@ -62,6 +63,7 @@ def given(api_server: ApiServer, namespace: str, pod: PodName, ports: Ports, mou
         "listen": f"127.0.0.1:{ports.listen}",
         "health": f"127.0.0.1:{ports.health}",
         "resolver": f"127.0.0.1:{ports.resolver}",
+        "metrics": f"127.0.0.1:{ports.metrics}",
         "connection-seconds": 0.5,
         "notice-seconds": 0.1,
         "settle-seconds": 0.1,
@@ -73,8 +75,8 @@ def given(api_server: ApiServer, namespace: str, pod: PodName, ports: Ports, mou
 async def command(
     api_server: ApiServer, place: Place, mounted: Mounted, folder: Path
 ) -> AsyncIterator[tuple[subprocess.Popen[bytes], Ports]]:
-    pod = await asyncio.to_thread(place.pod, "authz-1", "authz")
-    ports = Ports(*free_ports(3))
+    pod = await asyncio.to_thread(place.pod, "authz-1", "hopgate-authz")
+    ports = Ports(*free_ports(4))
     arguments = given(api_server, place.namespace, pod, ports, mounted, folder / "spool")
     process = subprocess.Popen([sys.executable, "-m", "authz", "cluster", *arguments], stdin=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
@@ -121,7 +123,7 @@ async def test_the_process_serves_a_cluster_and_ends_in_order(own_api_server: Ap
     for name in ("demo", "hopgate", "other"):
         demo.core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=name)))
     demo.account("planner")
-    system.account("authz")
+    system.account("hopgate-authz")
     await asyncio.to_thread(own_api_server.kubectl, "apply", "-f", str(WORLD))
     mounted = Mounted(tmp_path / "tls")
     async with command(own_api_server, system, mounted, tmp_path) as (process, ports):
@@ -145,6 +147,11 @@ async def test_the_process_serves_a_cluster_and_ends_in_order(own_api_server: Ap
             while is_allowed(answer := await ask(channel, request, token)):
                 assert time.monotonic() - gone < 5
             assert "AgentUnknown" in reason(answer)
+        told = await scrape(ports.metrics)
+        assert told["hopgate_authz_decisions_total", "Permitted"] >= 1
+        assert told["hopgate_authz_snapshot_builds_total", ""] >= 2
+        assert told["hopgate_authz_watch_age_seconds", "ToolServer"] >= 0
+        assert told["hopgate_authz_resolver_messages_total", "answered"] == 1
         process.terminate()
         assert await asyncio.to_thread(process.wait, DEADLINE_SECONDS) == 0
     files = (file for file in (tmp_path / "spool").rglob("*.jsonl"))
@@ -179,7 +186,7 @@ def test_says_what_keeps_it_from_starting(tmp_path: Path, missing: str, code: st
         "namespace": "hopgate",
         "pod": "authz-1",
         "pod-uid": "u",
-        "service-account": "authz",
+        "service-account": "hopgate-authz",
         "spool": tmp_path / "spool",
         "listen": "127.0.0.1:0",
         "health": "127.0.0.1:0",
