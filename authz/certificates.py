@@ -1,4 +1,4 @@
-"""The certificate server: Envoy's secret discovery (delta) for TLS that ends at the gate, over a Unix socket.
+"""Envoy's secret discovery (delta) for TLS that ends at the gate: over a Unix socket here, in a cluster on the port of the checks.
 
 Envoy asks for the name in a client's TLS greeting, and waits with the handshake for the answer. A name that `issue` vouches
 for gets a certificate; any other gets "it does not exist", which fails the handshake at once. What was answered is pushed
@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
@@ -38,7 +39,15 @@ LONGEST_WAIT_SECONDS: Final = 3600.0
 SHORTEST_WAIT_SECONDS: Final = 1.0
 
 Issue = Callable[[str], Leaf | None]
+# Whether whoever opened a stream may have it still; raises CallerUnknownError.
+Admit = Callable[[], None]
 _log = logging.getLogger(__name__)
+
+
+class CallerUnknownError(Exception):
+    """Whoever asks for certificates is nobody, or nobody any more: nothing is handed out, and the stream ends."""
+
+    code = "CallerUnknown"
 
 
 class Subscription:
@@ -108,11 +117,16 @@ def _no_leaf(_: str) -> Leaf | None:
     return None
 
 
+def _admit_anybody() -> None:
+    """The socket's folder is for the gate's own Envoys alone."""
+
+
 class _Stream:
     """One open stream: its requests, and the wish to look at everything again, in one queue. `None` is that wish."""
 
-    def __init__(self, issue: Issue, clock: Callable[[], float]) -> None:
+    def __init__(self, issue: Issue, admit: Admit, clock: Callable[[], float]) -> None:
         self._subscription = Subscription(issue)
+        self._admit = admit
         self._clock = clock
         self._queue: asyncio.Queue[discovery_pb2.DeltaDiscoveryRequest | None] = asyncio.Queue(MAX_WAITING_REQUESTS)
         self._ended = False
@@ -122,6 +136,18 @@ class _Stream:
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait(None)
 
+    def end(self) -> None:
+        """No request more; what came is answered."""
+        self._ended = True
+        self.refresh()
+
+    def is_admitted(self) -> bool:
+        try:
+            self._admit()
+        except CallerUnknownError:
+            return False
+        return True
+
     async def read(self, requests: AsyncIterator[bytes]) -> None:
         try:
             async for message in requests:
@@ -129,12 +155,12 @@ class _Stream:
         except DecodeError:
             _log.warning("the certificate server got bytes that are no request; the stream ends")
         finally:
-            self._ended = True
-            self.refresh()
+            self.end()
 
     async def responses(self) -> AsyncIterator[bytes]:
         while not self._ended or not self._queue.empty():
             request = await self._next()
+            self._admit()
             response = self._subscription.renew() if request is None else self._subscription.ask(request)
             if response is not None:
                 yield response.SerializeToString()
@@ -149,14 +175,76 @@ class _Stream:
             return None
 
 
+class Streams:
+    """The streams that are open. At most `limit` of them are served, and of each caller `limit_each`; others end after one answer."""
+
+    def __init__(self, *, limit: int | None = None, limit_each: int | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._limit = MAX_STREAMS if limit is None else limit
+        self._limit_each = self._limit if limit_each is None else limit_each
+        self._clock = clock
+        self._open: set[_Stream] = set()
+        self._served = 0
+        self._served_to: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def refresh(self) -> None:
+        """Look at every name again: call it when the registry has changed."""
+        for stream in self._open:
+            stream.refresh()
+
+    def expel(self) -> None:
+        """Have those end whose caller is unknown by now."""
+        for stream in self._open:
+            if not stream.is_admitted():
+                stream.refresh()
+
+    def end(self) -> None:
+        """Have all of them end."""
+        for stream in self._open:
+            stream.end()
+
+    async def serve(
+        self, requests: AsyncIterator[bytes], issue: Issue, *, admit: Admit = _admit_anybody, caller: str = ""
+    ) -> AsyncIterator[bytes]:
+        """The answers of one stream. `issue` gives None for a name that has none, and may raise AuthorityError.
+
+        Raises what `admit` raises, as soon as it does. Callers are told apart by `caller`.
+        """
+        admit()
+        # Beyond the bound no name exists: its handshake fails at once, where an error would let it hang until Envoy's timeout.
+        is_full = self._served >= self._limit or self._served_to[caller] >= self._limit_each
+        stream = _Stream(_no_leaf if is_full else issue, admit, self._clock)
+        self._open.add(stream)
+        self._count(caller, 0 if is_full else 1)
+        reading = asyncio.create_task(stream.read(requests))
+        try:
+            async for response in stream.responses():
+                yield response
+                if is_full:
+                    break
+        finally:
+            self._open.discard(stream)
+            self._count(caller, 0 if is_full else -1)
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+
+    def _count(self, caller: str, streams: int) -> None:
+        self._served += streams
+        self._served_to[caller] += streams
+        if not self._served_to[caller]:
+            del self._served_to[caller]
+
+
 class CertificateServer:
     """Serves certificates on a Unix socket until stopped. `issue` gives None for a name that has none; it may raise AuthorityError."""
 
     def __init__(self, issue: Issue, socket: Path, clock: Callable[[], float] = time.time) -> None:
         self._issue = issue
         self._socket = socket
-        self._clock = clock
-        self._streams: set[_Stream] = set()
+        self._streams = Streams(clock=clock)
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -176,19 +264,8 @@ class CertificateServer:
 
     def refresh(self) -> None:
         """Look at every name again: call it when the registry has changed."""
-        for stream in self._streams:
-            stream.refresh()
+        self._streams.refresh()
 
     async def _serve(self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
-        # Beyond the bound no name exists: its handshake fails at once, where an error would let it hang until Envoy's timeout.
-        stream = _Stream(self._issue if len(self._streams) < MAX_STREAMS else _no_leaf, self._clock)
-        self._streams.add(stream)
-        reading = asyncio.create_task(stream.read(requests))
-        try:
-            async for response in stream.responses():
-                yield response
-        finally:
-            self._streams.discard(stream)
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+        async for response in self._streams.serve(requests, self._issue):
+            yield response

@@ -31,7 +31,6 @@ from tokenmint.keys import PublicKey, SigningKey
 from tokenmint.replay import ReplayCache
 
 _log = logging.getLogger(__name__)
-_BEARER = "Bearer "
 # Upper bounds: a check takes some 200 µs, an Envoy of ours waits for 5 s at most.
 LATENCY_BOUNDS_NS: Final = tuple(int(us * 1000) for us in (100, 200, 300, 500, 750, 1e3, 2e3, 4e3, 8e3, 16e3, 50e3, 250e3, 1e6, 5e6))
 _DIRECTIONS = {"outbound": Direction.OUTBOUND, "inbound": Direction.INBOUND, "mesh": Direction.MESH}
@@ -172,13 +171,11 @@ class Checker:
 
     def _decide(self, check: CheckInput, call: Call, snapshot: Snapshot) -> Verdict:
         now = self._sources.wall_ns() // 1_000_000_000
-        authorization = call.authorization or ""
-        presented = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else None
         keys = VerificationKeys(hop=self._keys.public_keys(now))
         if check.direction is Direction.MESH:
-            workload = mesh.identify(self._sources.mesh(), presented, check.principal, snapshot.registry.by_service_account)
+            workload = mesh.identify(self._sources.mesh(), call.credential, check.principal, snapshot.registry.by_service_account)
         else:
-            workload = self._sources.workloads().identify(presented, now)
+            workload = self._sources.workloads().identify(call.credential, now)
         return decide(Hop(check=check, workload=workload), snapshot, keys, now)
 
     def _equip(self, check: CheckInput, verdict: Verdict, snapshot: Snapshot, decision_id: str) -> tuple[Verdict, _Allowance]:

@@ -16,11 +16,12 @@ from authz import cluster_process
 from authz.cluster_api import ApiServer
 from authz.cluster_process import NOTICE_SECONDS, SETTLE_SECONDS, Settings
 from authz.server import CONNECTION_SECONDS
-from authz.tls_files import TlsFilesError
 from hopgate.audit.errors import AuditError
 from hopgate.kubernetes.api import ClientError
 from hopgate.kubernetes.client import Client
 from hopgate.kubernetes.keys import PodReference
+from hopgate.tls_files import TlsFilesError
+from tokenmint.errors import AuthorityUnusableError
 
 # The usual issuer of a cluster made by kubeadm; managed clusters have their own (`iss` of any service account's token).
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -28,7 +29,8 @@ ISSUER = "https://kubernetes.default.svc.cluster.local"
 
 def main(arguments: Sequence[str]) -> int:
     """Run until told to end. Exit code 0 after an orderly end, 1 when the process could not start."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="hopgate authz: %(levelname)s: %(message)s")
     settings = Settings(
         pod=PodReference(namespace=given.namespace, name=given.pod, uid=given.pod_uid),
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         private_key=given.private_key,
         spool=given.spool,
         metrics=given.metrics,
+        open_tls=_pair(parser, given.open_tls_certificate, given.open_tls_key),
         connection_seconds=given.connection_seconds,
         notice_seconds=given.notice_seconds,
         settle_seconds=given.settle_seconds,
@@ -52,9 +55,17 @@ def main(arguments: Sequence[str]) -> int:
             return asyncio.run(cluster_process.serve(settings, ApiServer(client)))
         finally:
             client.close()
-    except (ClientError, TlsFilesError, AuditError) as error:
+    except (ClientError, TlsFilesError, AuthorityUnusableError, AuditError) as error:
         sys.stderr.write(f"hopgate authz: {error} ({error.code})\n")
         return 1
+
+
+def _pair(parser: argparse.ArgumentParser, certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        parser.error("expected --open-tls-certificate and --open-tls-key together, got one of them")
+    return certificate, key
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
         "--certificate", type=Path, required=True, help="the PEM certificate that sidecars are shown; read again when it changes"
     )
     parser.add_argument("--private-key", type=Path, required=True, help="its PEM key; read again when it changes")
+    parser.add_argument(
+        "--open-tls-certificate", type=Path, help="the PEM certificate of the CA that signs for TLS opened at the gate; with its key"
+    )
+    parser.add_argument("--open-tls-key", type=Path, help="its PEM key; both are read again when they change")
     parser.add_argument("--spool", type=Path, required=True, help="the folder that takes the records")
     parser.add_argument("--listen", default="[::]:8443", help="where checks are answered over TLS (default: %(default)s)")
     parser.add_argument("--health", default="[::]:8080", help="where probes are answered, gRPC without TLS (default: %(default)s)")

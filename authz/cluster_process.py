@@ -21,9 +21,9 @@ from authz import cluster_metrics, dns_sockets, metrics, process, recording
 from authz.cluster_metrics import Moment
 from authz.cluster_state import ClusterState
 from authz.metrics_server import MetricsServer
+from authz.open_tls import OpenTls
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
 from authz.shared_resolver import SharedResolver
-from authz.tls_files import TlsFiles
 from authz.upstream_names import Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.audit.spool import Durability, Spool, new_writer
@@ -36,6 +36,7 @@ from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.kubernetes.pods import Pod, Pods
 from hopgate.kubernetes.watcher import WatchState
 from hopgate.snapshot import Snapshot
+from hopgate.tls_files import TlsFiles
 from tokenmint.keys import KeyRing
 from tokenmint.shared_keys import SharedKeys
 
@@ -49,6 +50,8 @@ SETTLE_SECONDS: Final = 2.0
 JWKS_SECONDS: Final = 60.0
 PUBLISH_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = 1.0
+# A stream of certificates is closed so soon after its pod is gone; a check would be refused at once.
+EXPEL_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
 
 
@@ -110,6 +113,8 @@ class Settings:
     """How the process is run. Addresses are `IP:PORT`; `pod` and `service_account` are its own, as the cluster knows it.
 
     Without `metrics` nobody is told any.
+
+    `open_tls` are the files of the CA that signs for TLS opened at the gate, certificate and key; None: no such TLS is opened.
     """
 
     pod: PodReference
@@ -123,6 +128,7 @@ class Settings:
     private_key: Path
     spool: Path
     metrics: str | None = None
+    open_tls: tuple[Path, Path] | None = None
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
     settle_seconds: float = SETTLE_SECONDS
@@ -132,7 +138,7 @@ class ClusterProcess:
     """One process. `run` until told to `end`."""
 
     def __init__(self, settings: Settings, api: Api, *, resolve: Resolve | None = None) -> None:
-        """`resolve` is for outside names (default: as this machine does). Raises TlsFilesError, AuditError."""
+        """`resolve` is for outside names (default: as this machine does). Raises TlsFilesError, AuthorityUnusableError, AuditError."""
         self._settings = settings
         self._api = api
         self._ending = asyncio.Event()
@@ -152,12 +158,17 @@ class ClusterProcess:
         )
         self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
         self._files = TlsFiles(settings.certificate, settings.private_key)
+        self._open_tls = None if settings.open_tls is None else self._new_open_tls(*settings.open_tls)
         self._spool = Spool(settings.spool, new_writer("authz"), clock=time.time, durability=Durability.WRITE)
         self.checker = process.checker_of(self.state, self.keys, self._spool)
         self._server = Server(
             self.checker.check,
             TlsListener(
-                address=settings.listen, files=self._files, ready=lambda: self.ready, connection_seconds=settings.connection_seconds
+                address=settings.listen,
+                files=self._files,
+                ready=lambda: self.ready,
+                connection_seconds=settings.connection_seconds,
+                certificates=self._open_tls,
             ),
         )
         self._health = HealthServer(lambda: self.ready, settings.health)
@@ -219,6 +230,7 @@ class ClusterProcess:
             self._names.run(),
             self._repeat(self._read_jwks, JWKS_SECONDS, self._keys_asked),
             self._repeat(self._publish, PUBLISH_SECONDS, self._publishing_asked),
+            self._expel(),
         )
 
     async def _serve(self) -> None:
@@ -258,8 +270,23 @@ class ClusterProcess:
         self._spool.append(recording.name_question(agent, name, kind, answer, transport, time.time_ns()))
 
     def _snapshot_changed(self, snapshot: Snapshot) -> None:
+        before = self.state.registry
         self.state.snapshot_changed(snapshot)
         self._names.refresh()
+        if self._open_tls is not None and before is not None and before.by_host != snapshot.registry.by_host:
+            self._open_tls.refresh()
+
+    def _new_open_tls(self, certificate: Path, private_key: Path) -> OpenTls:
+        return OpenTls(
+            certificate, private_key, workloads=lambda: self.workloads, registry=lambda: self.state.snapshot.registry, clock=time.time
+        )
+
+    async def _expel(self) -> None:
+        """End the streams of pods that are gone."""
+        while True:
+            await asyncio.sleep(EXPEL_SECONDS)
+            if self._open_tls is not None:
+                self._open_tls.expel()
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float, asked: asyncio.Event) -> None:
         """Do it every so often, and when asked; soon again when it failed."""
@@ -319,6 +346,7 @@ class ClusterProcess:
             jwks_read_at=self._jwks_read_at,
             certificate_ends_at=self._files.pair.expires_at,
             key_made_at=self._ring.made_at,
+            open_tls=self._open_tls,
             written=self._spool.written,
             resolver=self._resolver.counters,
         )

@@ -19,6 +19,7 @@ from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
 from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.kubernetes.pods import Pod, Pods
+from hopgate.resources.registry import Registry
 from hopgate.snapshot import ResolvedHost, Snapshot
 from tokenmint import keys as hop_keys
 from tokenmint.errors import TokenError
@@ -57,6 +58,11 @@ class ClusterState:
         if self._snapshot is None:
             raise RuntimeError("no snapshot is in force yet")
         return self._snapshot
+
+    @property
+    def registry(self) -> Registry | None:
+        """The registry in force; None before there is a snapshot."""
+        return None if self._snapshot is None else self._snapshot.registry
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The gRPC server around the check: bytes in, bytes out, one method, over a Unix socket or, in a cluster, over TLS.
+"""The gRPC server around the check: bytes in, bytes out, over a Unix socket or, in a cluster, over TLS, there with certificates beside it.
 
 Nothing is decided here, so another transport can take this module's place by measurement. A call is answered with a
 CheckResponse whatever happens; a raw gRPC error would leave the verdict to the proxy's failure mode.
@@ -11,17 +11,19 @@ them all (`drain`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from authz import certificates
+from authz.certificates import CallerUnknownError
 from authz.pb import health_pb2
-from authz.tls_files import KeyPair, TlsFiles
+from hopgate.tls_files import KeyPair, TlsFiles
 
 METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
 # grpc/health/v1/health.proto; Kubernetes' probes and Envoy's health checks call it.
@@ -29,6 +31,7 @@ HEALTH_METHOD: Final = "/grpc.health.v1.Health/Check"
 # The names that are asked for: whether checks are answered rightly here, and whether the process answers at all.
 READY: Final = ""
 ALIVE: Final = "alive"
+_BEARER: Final = "Bearer "
 # Envoy sends at most BODY_LIMIT of body and its own header limit; what is larger is not from our bootstrap.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 # A handshake costs about 1 ms: a minute of 5,000 sidecars with two connections each is 8 % of a core in each of two processes.
@@ -50,8 +53,23 @@ class Call:
     direction: str | None
     seconds_left: Callable[[], float | None]
 
+    @property
+    def credential(self) -> str | None:
+        """The workload credential that the caller's gate presented."""
+        return bearer(self.authorization)
+
 
 Check = Callable[[bytes, Call], bytes]
+
+
+class CertificateDesk(Protocol):
+    """What hands certificates out over TLS: a stream of secret discovery, and the credential that came with it."""
+
+    def serve(self, requests: AsyncIterator[bytes], credential: str | None, /) -> AsyncIterator[bytes]:
+        """The answers. Raises CallerUnknownError when the credential is nobody's, or nobody's any more."""
+
+    def end(self) -> None:
+        """End every stream in an orderly way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +80,7 @@ class TlsListener:
     files: TlsFiles
     ready: Callable[[], bool]
     connection_seconds: float = CONNECTION_SECONDS
+    certificates: CertificateDesk | None = None
 
 
 class _Handler:
@@ -71,7 +90,7 @@ class _Handler:
         self._check = check
 
     async def answer(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        metadata = _metadata(context)
         return self._check(
             request,
             Call(
@@ -80,6 +99,20 @@ class _Handler:
                 seconds_left=context.time_remaining,
             ),
         )
+
+
+class _Certificates:
+    """One stream of secret discovery. A caller that is unknown may be known in a moment: its stream fails, and Envoy tries again."""
+
+    def __init__(self, desk: CertificateDesk) -> None:
+        self._desk = desk
+
+    async def answer(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
+        try:
+            async for response in self._desk.serve(requests, bearer(_metadata(context).get("authorization"))):
+                yield response
+        except CallerUnknownError as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
 
 
 class _Health:
@@ -97,6 +130,15 @@ class _Health:
         return status(status=status.SERVING if serving else status.NOT_SERVING).SerializeToString()
 
 
+def bearer(authorization: str | None) -> str | None:
+    """The credential of an `Authorization` header that a gate wrote."""
+    return authorization.removeprefix(_BEARER) if authorization is not None and authorization.startswith(_BEARER) else None
+
+
+def _metadata(context: grpc.aio.ServicerContext[bytes, bytes]) -> Mapping[str, str]:
+    return {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
 def _service(request: bytes) -> str | None:
     try:
         return health_pb2.HealthCheckRequest.FromString(request).service
@@ -108,9 +150,13 @@ class Server:
     """Serves `check` until stopped: on a Unix socket, or on TCP with TLS, where it also says whether it is ready."""
 
     def __init__(self, check: Check, listener: Path | TlsListener) -> None:
-        self._handlers = {METHOD: _Handler(check).answer}
+        self._handlers = {METHOD: grpc.unary_unary_rpc_method_handler(_Handler(check).answer)}
+        self._desk: CertificateDesk | None = None
         if isinstance(listener, TlsListener):
-            self._handlers[HEALTH_METHOD] = _Health(listener.ready).answer
+            self._handlers[HEALTH_METHOD] = grpc.unary_unary_rpc_method_handler(_Health(listener.ready).answer)
+            self._desk = listener.certificates
+            if self._desk is not None:
+                self._handlers[certificates.METHOD] = grpc.stream_stream_rpc_method_handler(_Certificates(self._desk).answer)
             self._connection_seconds = listener.connection_seconds
             self._server = _server(self._handlers, _ages(listener.connection_seconds))
             self.port: int = self._server.add_secure_port(listener.address, _credentials(listener.files))
@@ -133,7 +179,9 @@ class Server:
         await self.stop(CONNECTION_GRACE_SECONDS)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Answer what is under way for at most `grace_seconds`, take nothing new."""
+        """Answer what is under way for at most `grace_seconds`, take nothing new. Streams end at once: Envoy opens others elsewhere."""
+        if self._desk is not None:
+            self._desk.end()
         await self._server.stop(grace_seconds)
 
 
@@ -141,7 +189,7 @@ class HealthServer:
     """Says whether the process is ready and alive, on TCP without TLS: Kubernetes' own probes speak no TLS to a gRPC server."""
 
     def __init__(self, ready: Callable[[], bool], address: str) -> None:
-        self._server = _server({HEALTH_METHOD: _Health(ready).answer}, ())
+        self._server = _server({HEALTH_METHOD: grpc.unary_unary_rpc_method_handler(_Health(ready).answer)}, ())
         self.port: int = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
@@ -153,7 +201,7 @@ class HealthServer:
         await self._server.stop(None)
 
 
-def _server(handlers: Mapping[str, Callable[..., object]], options: tuple[tuple[str, int], ...]) -> grpc.aio.Server:
+def _server(handlers: Mapping[str, grpc.RpcMethodHandler], options: tuple[tuple[str, int], ...]) -> grpc.aio.Server:
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -161,9 +209,8 @@ def _server(handlers: Mapping[str, Callable[..., object]], options: tuple[tuple[
             *options,
         )
     )
-    for path, answer in handlers.items():
+    for path, handler in handlers.items():
         _, service, method = path.split("/")
-        handler = grpc.unary_unary_rpc_method_handler(answer)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     return server
 

@@ -1,8 +1,9 @@
 """hopgate's certificate authorities: the gate's for opened TLS, and the one for the servers of hopgate's own parts in a cluster.
 
-The gate's is a root in memory, and leaves for names that the caller vouches for.
+The gate's is a root, and leaves in memory for names that the caller vouches for.
 
-The root (EC P-256, path length 0) lives in one process and is trusted by the agents behind that gate alone. A leaf is for
+The root of one machine (EC P-256, path length 0) lives in one process and is trusted by the agents behind that gate alone; a cluster's is
+kept outside (`load`). A leaf is for
 one DNS name, for servers only, and short-lived. Whether a name is registered is the caller's to check: here a host is
 refused only when it is not a DNS host name in lower case (an address, a wildcard, anything else).
 
@@ -27,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hopgate.identity import names
 from hopgate.resources.kinds import SecretValue
 from tokenmint import validity
-from tokenmint.errors import AuthorityExpiredError, HostRefusedError
+from tokenmint.errors import AuthorityExpiredError, AuthorityUnusableError, HostRefusedError
 from tokenmint.redacted import Redacted
 
 # Longer than a gate runs between two upgrades. The key dies with the process, so the date protects nothing more.
@@ -70,6 +71,25 @@ class Authority(Redacted):
         """A new root that is valid from `now` (Unix seconds). Its name holds its key's hash, so roots of two gates differ."""
         key, certificate = _make_root("gate", now)
         return cls(key, certificate)
+
+    @classmethod
+    def load(cls, certificate_pem: bytes, private_key_pem: SecretValue) -> Self:
+        """A root that is kept outside; certificates after the first are what leads from it to what is trusted.
+
+        Raises AuthorityUnusableError; the message never holds what was given.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificates(certificate_pem)[0]
+            key = _load_key(private_key_pem)
+            is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+            certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        except (ValueError, x509.ExtensionNotFound):
+            raise AuthorityUnusableError("expected a CA's certificate and its private key, of an elliptic curve, in PEM") from None
+        if not is_authority or certificate.public_key() != key.public_key():
+            raise AuthorityUnusableError("expected a CA's certificate and the private key that belongs to it") from None
+        loaded = cls(key, certificate)
+        loaded.certificate_pem = certificate_pem
+        return loaded
 
     def issue(self, host: str, now: int) -> Leaf:
         """The leaf for a host that the caller has found to be registered; the cached one until it nears its end.

@@ -23,6 +23,7 @@ TokenmintError
 │   └── CredentialUnusableError  the secret can't be a header's value
 └── AuthorityError               a certificate that is not issued
     ├── HostRefusedError         not a DNS host name in lower case
+    ├── AuthorityUnusableError   not a certificate authority that can sign
     └── AuthorityExpiredError    the authority's own time is over
 """
 
@@ -167,6 +168,12 @@ class HostRefusedError(AuthorityError):
     """Not a DNS host name in lower case: an address, a pattern, or worse."""
 
     code: ClassVar[str] = "HostRefused"
+
+
+class AuthorityUnusableError(AuthorityError):
+    """Not a certificate authority with its key, or of a kind that is not signed with here."""
+
+    code: ClassVar[str] = "AuthorityUnusable"
 
 
 class AuthorityExpiredError(AuthorityError):

@@ -32,6 +32,7 @@ from hopgate.kubernetes.snapshots import Built
 from hopgate.kubernetes.watcher import SnapshotWatcher
 from hopgate.kubernetes.webhook_server import CertificateFiles, Reviewer, WebhookServer
 from hopgate.resources.kinds import Provider
+from hopgate.tls_files import TlsFilesError
 from tokenmint import authority
 
 # Often enough for a certificate of days, seldom enough to go unnoticed; soon again after a refusal.
@@ -145,7 +146,7 @@ class WebhookProcess:
         while not self._ending.is_set():
             try:
                 return CertificateFiles(folder / "tls.crt", folder / "tls.key")
-            except (OSError, ssl.SSLError):
+            except (TlsFilesError, OSError, ssl.SSLError):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_SECONDS):
                         await self._ending.wait()

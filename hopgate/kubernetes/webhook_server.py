@@ -20,6 +20,7 @@ from aiohttp import web
 
 from hopgate.kubernetes import admission
 from hopgate.kubernetes.admission import AdmissionRequest, ReviewError, Verdict
+from hopgate.tls_files import TlsFiles
 
 # Object and old object of one review: each is at most 1.5 MiB in etcd, 3 MiB in a request.
 MAX_BODY_BYTES: Final = 8 << 20
@@ -44,12 +45,12 @@ _log = logging.getLogger(__name__)
 
 
 class CertificateFiles:
-    """A certificate chain and its key in two PEM files, read again when either has changed."""
+    """A pair of files as what a handshake takes. A connection keeps what it began with."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
-        """Raises OSError or ssl.SSLError where there is no usable pair yet."""
+        """Raises TlsFilesError, OSError or ssl.SSLError where there is no usable pair yet."""
         self._certificate, self._key = certificate, key
-        self._seen = self._look()
+        self._files = TlsFiles(certificate, key)
         self.current = self._load()
         self.front = _context()
         self.front.load_cert_chain(certificate, key)
@@ -57,23 +58,14 @@ class CertificateFiles:
 
     def reload(self) -> bool:
         """Take the files as they are now. False where nothing changed, or they can't be used (yet): then the last ones stay."""
-        seen = self._look()
-        if seen is None or seen == self._seen:
+        if self._files.changed() is None:
             return False
         try:
-            loaded = self._load()
+            self.current = self._load()
         except (OSError, ssl.SSLError) as error:
             _log.warning("the new serving certificate can't be used, the last one stays: %s", error)
             return False
-        self.current, self._seen = loaded, seen
         return True
-
-    def _look(self) -> tuple[tuple[int, int, int], ...] | None:
-        try:
-            stats = (self._certificate.stat(), self._key.stat())
-        except OSError:
-            return None
-        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
     def _load(self) -> ssl.SSLContext:
         context = _context()

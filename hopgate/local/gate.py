@@ -33,7 +33,6 @@ from hopgate.local.folders import RunFolder
 from hopgate.manifests import snapshots
 from hopgate.manifests.snapshots import SnapshotError
 from hopgate.manifests.watch import FolderWatcher
-from hopgate.resources.kinds import Tls
 from hopgate.resources.registry import Registry
 from hopgate.snapshot import ResolvedHost, Snapshot
 from tokenmint.authority import Authority, Leaf
@@ -231,10 +230,7 @@ class Gate:
             )
 
     def _issue(self, host: str) -> Leaf | None:
-        endpoint = self.registry.by_host.get(host)
-        if endpoint is None or endpoint.destination.tls is not Tls.OPEN:
-            return None
-        return self._authority.issue(host, int(time.time()))
+        return self._authority.issue(host, int(time.time())) if self.registry.opens(host) else None
 
     def _record_name(self, agent: ObjectName, name: str, kind: str, answer: str, transport: str) -> None:
         self._spool.append(decisions.name_question(agent, name, kind, answer, transport, time.time_ns()))

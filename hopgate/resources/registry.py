@@ -69,6 +69,11 @@ class Registry:
         accounts = {(name.namespace, agent.service_account_name): name for name, agent in self.agents.items()}
         object.__setattr__(self, "by_service_account", MappingProxyType(accounts))
 
+    def opens(self, host: str) -> bool:
+        """Whether TLS to this host ends at the gate, which shows a certificate of its own for it."""
+        endpoint = self.by_host.get(host)
+        return endpoint is not None and endpoint.destination.tls is Tls.OPEN
+
     def providers(self) -> frozenset[Provider]:
         """Those that any record has."""
         records = (destination.record for destination in self.destinations.values())

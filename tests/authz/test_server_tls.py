@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from authz import server
 from authz.pb import health_pb2
 from authz.server import Call, HealthServer, Server, TlsListener
-from authz.tls_files import TlsFiles
+from hopgate.tls_files import TlsFiles
 from tests.authz.certificates import HOST, Mounted
 
 DEADLINE_SECONDS = 30.0

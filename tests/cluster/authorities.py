@@ -29,7 +29,7 @@ class Installation:
     def __init__(self, server: ApiServer) -> None:
         self.server = server
         self.now = int(time.time())
-        server.kubectl("create", "namespace", SYSTEM)
+        server.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}))
         server.kubectl("create", "clusterrole", OWNER, "--verb=list", "--resource=pods")
         [manifests] = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
         server.kubectl("apply", "-f", "-", stdin=manifests)

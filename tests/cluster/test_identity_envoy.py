@@ -17,8 +17,8 @@ import pytest
 
 from authz import wire
 from authz.server import Call, Server, TlsListener
-from authz.tls_files import TlsFiles
 from hopgate.local import envoy_process
+from hopgate.tls_files import TlsFiles
 from tests.authz.certificates import HOST, Mounted
 from tests.authz.test_server_tls import Front, started, until
 from tests.cluster.api_server import free_ports

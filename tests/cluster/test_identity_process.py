@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -64,8 +65,8 @@ class World:
     folder: Path
 
     @asynccontextmanager
-    async def process(self, name: str) -> AsyncIterator[Process]:
-        """A process that runs as the pod `name`, told of the world's resources."""
+    async def process(self, name: str, *, where: AbstractContextManager[None] | None = None, **changes: Any) -> AsyncIterator[Process]:
+        """A process that runs as the pod `name`, told of the world's resources; it listens `where` (default: here)."""
         pod = await asyncio.to_thread(self.system.pod, name, "authz")
         feeds = Feeds(self.server)
         settings = Settings(
@@ -84,7 +85,8 @@ class World:
             notice_seconds=0.05,
             settle_seconds=0.1,
         )
-        running = ClusterProcess(settings, feeds, resolve=nowhere)
+        with where or nullcontext():
+            running = ClusterProcess(replace(settings, **changes), feeds, resolve=nowhere)
         feeds.tell(self.snapshot)
         task = asyncio.create_task(running.run())
         try:

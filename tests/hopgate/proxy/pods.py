@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from hopgate.kubernetes import sidecar
 from hopgate.kubernetes.sidecar import Plan, PlannedProbe
+from hopgate.local import envoy_process
 from hopgate.proxy.pod_bootstrap import PodFiles
 from tests.network_namespaces import Namespace
 
@@ -134,3 +136,29 @@ def plan(*probes: PlannedProbe) -> Plan:
         max_heap_bytes=128 << 20,
         probes=probes,
     )
+
+
+def log_of(files: PodFiles) -> Path:
+    return files.configuration.parent / "envoy.log"
+
+
+def start_envoy(pod: Pod, files: PodFiles) -> subprocess.Popen[bytes]:
+    """As the sidecar's container does: the proxy's user, no rights. Its binary may lie where that user can't look."""
+    binary = os.open(envoy_process.find(), os.O_RDONLY)
+    log = log_of(files).open("wb")
+    try:
+        return subprocess.Popen(
+            (
+                *("nsenter", f"--net=/proc/self/fd/{pod.inside.descriptor}", "--"),
+                *("setpriv", "--reuid", str(PROXY_UID), "--regid", str(PROXY_UID), "--clear-groups", "--bounding-set=-all"),
+                *("--inh-caps=-all", "--no-new-privs", "--pdeathsig", "KILL"),
+                *(f"/proc/self/fd/{binary}", "--config-path", str(files.bootstrap), "--disable-hot-restart", "--concurrency", "1"),
+                *("--log-level", "warning"),
+            ),
+            pass_fds=(pod.inside.descriptor, binary),
+            env={},
+            stderr=log,
+        )
+    finally:
+        os.close(binary)
+        log.close()

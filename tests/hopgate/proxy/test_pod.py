@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -19,11 +18,10 @@ import pytest
 
 from hopgate.kubernetes import sidecar
 from hopgate.kubernetes.sidecar import PlannedProbe, ProbeKind
-from hopgate.local import envoy_process
 from hopgate.proxy.pod_bootstrap import PodFiles
 from tests.envoys import ScriptedAuthz, allowing, eventually
 from tests.hopgate.proxy import pods
-from tests.hopgate.proxy.pods import AUTHZ_NAME, NODE4, POD4, PROXY_UID, Pod
+from tests.hopgate.proxy.pods import AUTHZ_NAME, NODE4, POD4, Pod
 from tests.http_ends import Response, Upstream, parse_response
 from tokenmint.authority import Authority
 
@@ -90,7 +88,7 @@ async def running() -> AsyncIterator[Running]:
         authz = ScriptedAuthz(f"{AUTHZ}:{pods.AUTHZ_PORT}", tls)
         with pod.outside.entered():
             await authz.start()
-        made = Running(pod=pod, files=files, authz=authz, authority=authority, envoy=_start_envoy(pod, files))
+        made = Running(pod=pod, files=files, authz=authz, authority=authority, envoy=pods.start_envoy(pod, files))
         try:
             await eventually(_ready(made))
             yield made
@@ -102,38 +100,12 @@ async def running() -> AsyncIterator[Running]:
 
 def _ready(made: Running) -> Callable[[], Awaitable[bool]]:
     async def asked() -> bool:
-        assert made.envoy.poll() is None, _log(made.files).read_text()
+        assert made.envoy.poll() is None, pods.log_of(made.files).read_text()
         with contextlib.suppress(OSError):
             return await made.probe(sidecar.READY_PATH) == 200
         return False
 
     return asked
-
-
-def _log(files: PodFiles) -> Path:
-    return files.configuration.parent / "envoy.log"
-
-
-def _start_envoy(pod: Pod, files: PodFiles) -> subprocess.Popen[bytes]:
-    """As the sidecar's container does: the proxy's user, no rights. Its binary may lie where that user can't look."""
-    binary = os.open(envoy_process.find(), os.O_RDONLY)
-    log = _log(files).open("wb")
-    try:
-        return subprocess.Popen(
-            (
-                *("nsenter", f"--net=/proc/self/fd/{pod.inside.descriptor}", "--"),
-                *("setpriv", "--reuid", str(PROXY_UID), "--regid", str(PROXY_UID), "--clear-groups", "--bounding-set=-all"),
-                *("--inh-caps=-all", "--no-new-privs", "--pdeathsig", "KILL"),
-                *(f"/proc/self/fd/{binary}", "--config-path", str(files.bootstrap), "--disable-hot-restart", "--concurrency", "1"),
-                *("--log-level", "warning"),
-            ),
-            pass_fds=(pod.inside.descriptor, binary),
-            env={},
-            stderr=log,
-        )
-    finally:
-        os.close(binary)
-        log.close()
 
 
 async def test_a_hop_of_the_app_is_checked_with_the_pods_token_and_dialled_where_authz_says(running: Running) -> None:

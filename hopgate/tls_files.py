@@ -1,7 +1,7 @@
-"""A server's certificate and key, as files that somebody rotates: read again when they have changed, without a restart.
+"""A certificate and its key, as files that somebody rotates: read again when they have changed, without a restart.
 
-Looked at before each handshake, which costs two `stat`s. What is unreadable, or a certificate and a key that don't belong together (a
-rotation that is half done), leaves the pair in force and is looked at again before the next handshake.
+A look costs two `stat`s: servers look before each handshake, or each second. What is unreadable, or a certificate and a key that don't
+belong together (a rotation that is half done), leaves the pair in force and is looked at again the next time.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class TlsFiles:
             self._pair = pair
 
     def _say(self, message: str) -> None:
-        """Once for each thing that is wrong, not at every handshake."""
+        """Once for each thing that is wrong, not at every look."""
         if message != self._said:
             self._said = message
             _log.error("the certificate in force stays: %s (%s)", message, TlsFilesError.code)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.tls_files import TlsFiles, TlsFilesError
+from hopgate.tls_files import TlsFiles, TlsFilesError
 from tests.authz.certificates import Mounted
 
 
