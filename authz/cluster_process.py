@@ -112,9 +112,8 @@ class Api(Protocol):
 class Settings:
     """How the process is run. Addresses are `IP:PORT`; `pod` and `service_account` are its own, as the cluster knows it.
 
-    Without `metrics` nobody is told any.
-
     `open_tls` are the files of the CA that signs for TLS opened at the gate, certificate and key; None: no such TLS is opened.
+    Without `metrics` nobody is told any.
     """
 
     pod: PodReference
@@ -127,8 +126,8 @@ class Settings:
     certificate: Path
     private_key: Path
     spool: Path
-    metrics: str | None = None
     open_tls: tuple[Path, Path] | None = None
+    metrics: str | None = None
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
     settle_seconds: float = SETTLE_SECONDS
@@ -157,8 +156,8 @@ class ClusterProcess:
             clock=time.time,
         )
         self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
-        self._files = TlsFiles(settings.certificate, settings.private_key)
         self._open_tls = None if settings.open_tls is None else self._new_open_tls(*settings.open_tls)
+        self._files = TlsFiles(settings.certificate, settings.private_key)
         self._spool = Spool(settings.spool, new_writer("authz"), clock=time.time, durability=Durability.WRITE)
         self.checker = process.checker_of(self.state, self.keys, self._spool)
         self._server = Server(

@@ -24,7 +24,7 @@ from tests.authz.certificates import Mounted
 from tests.cluster import api_server
 from tests.cluster.api_server import ApiServer
 from tests.cluster.conftest import DEFINITIONS
-from tests.cluster.installation import SYSTEM, Authz, Installation, installed
+from tests.cluster.installation import ACCOUNT, SYSTEM, Authz, Installation, installed
 from tests.cluster.test_identity import Place
 
 PODS_A_SECOND, PODS = 20, 200
@@ -138,7 +138,7 @@ def _large(server: ApiServer, client: Client, folder: Path) -> list[Figure]:
     """5,000 pods, 1,000 agents with a policy each, 500 tool servers with a Service each."""
     server.install(DEFINITIONS)
     cluster_world.make_namespaces(client, [SYSTEM, *cluster_world.names()])
-    Place(server, SYSTEM).account("authz")
+    Place(server, SYSTEM).account(ACCOUNT)
     cluster_world.write(client, cluster_world.objects())
     token = _token(server, "bench-0", "agent-0", "edits-1")
     mounted = Mounted(folder / "tls")

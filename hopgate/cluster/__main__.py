@@ -1,6 +1,7 @@
-"""`python -m hopgate.cluster webhooks`: where the API server is comes from a kubeconfig, or from the pod that this process is in.
+"""`python -m hopgate.cluster webhooks` and `controller`: where the API server is comes from a kubeconfig, or from the pod that this process
+is in.
 
-It ends in an orderly way on SIGTERM.
+Each ends in an orderly way on SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,35 +13,46 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from hopgate.audit.errors import AuditError
+from hopgate.cluster import controller, injection_options
+from hopgate.cluster.controller import ControllerProcess
 from hopgate.cluster.webhooks import Settings, WebhookProcess
 from hopgate.kubernetes.api import ClientError
 from hopgate.kubernetes.client import Client
-from hopgate.kubernetes.injection_settings import Settings as InjectionSettings
 from hopgate.kubernetes.injection_settings import SettingsError
+
+
+class Process(Protocol):
+    """What is run."""
+
+    def end(self) -> None:
+        """Let `run` end in an orderly way."""
+
+    async def run(self) -> None:
+        """Work until `end`."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run until told to end. Exit code 0 after an orderly end, 1 when the process could not start."""
     given = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="hopgate webhooks: %(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=f"hopgate {given.command}: %(levelname)s: %(message)s")
     try:
-        settings = _settings(given)
         client = Client.connect(given.kubeconfig)
         try:
-            return asyncio.run(_serve(settings, client))
+            return asyncio.run(_serve(given, client))
         finally:
             client.close()
     except (ClientError, AuditError) as error:
-        sys.stderr.write(f"hopgate webhooks: {error} ({error.code})\n")
+        sys.stderr.write(f"hopgate {given.command}: {error} ({error.code})\n")
     except (SettingsError, OSError) as error:
-        sys.stderr.write(f"hopgate webhooks: {error}\n")
+        sys.stderr.write(f"hopgate {given.command}: {error}\n")
     return 1
 
 
-async def _serve(settings: Settings, client: Client) -> int:
-    process = WebhookProcess(settings, client)
+async def _serve(given: argparse.Namespace, client: Client) -> int:
+    process: Process = given.make(given, client)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.end)
@@ -48,39 +60,63 @@ async def _serve(settings: Settings, client: Client) -> int:
     return 0
 
 
+def _controller(given: argparse.Namespace, client: Client) -> Process:
+    host, port = _place(given.health)
+    settings = controller.Settings(namespace=given.namespace, pod=given.pod, name=given.name, host=host, port=port)
+    return ControllerProcess(settings, client)
+
+
+def _webhooks(given: argparse.Namespace, client: Client) -> Process:
+    return WebhookProcess(_settings(given), client)
+
+
+def _place(text: str) -> tuple[str, int]:
+    """`IP:PORT`, with an IPv6 address in brackets."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _settings(given: argparse.Namespace) -> Settings:
     """Raises SettingsError."""
-    host, _, port = given.listen.rpartition(":")
+    host, port = _place(given.listen)
     return Settings(
         namespace=given.namespace,
         name=given.name,
-        host=host.strip("[]"),
-        port=int(port),
+        host=host,
+        port=port,
         server_names=frozenset(given.server_name),
         certificates=given.certificates,
         spool=given.spool,
-        injection=None if given.proxy_image is None else _injection(given),
-    )
-
-
-def _injection(given: argparse.Namespace) -> InjectionSettings:
-    return InjectionSettings(
-        image=given.proxy_image,
-        authz_addresses=tuple(given.authz_address),
-        authz_name=given.authz_name,
-        authz_port=given.authz_port,
-        resolver_port=given.resolver_port,
-        audience=given.audience,
-        proxy_uid=given.proxy_user,
+        injecting=injection_options.read(given),
     )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hopgate.cluster", description=__doc__)
-    webhooks = parser.add_subparsers(required=True, metavar="webhooks").add_parser("webhooks", help="serve both webhooks")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="webhooks|controller")
+    _add_webhooks(commands.add_parser("webhooks", help="serve both webhooks"))
+    _add_controller(commands.add_parser("controller", help="write how things stand, and keep the authorities"))
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kubeconfig", type=Path, help="how to reach the API server (default: as the pod that this process is in)")
+    parser.add_argument("--namespace", required=True, help="hopgate's own namespace")
+
+
+def _add_controller(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(make=_controller)
+    _add_common(parser)
+    add = parser.add_argument
+    add("--pod", required=True, help="the name of the pod that this process is in")
+    add("--name", required=True, help="the installation's name, which the names of its Lease and its Secrets begin with")
+    add("--health", default="[::]:8080", help="where probes are answered (default: %(default)s)")
+
+
+def _add_webhooks(webhooks: argparse.ArgumentParser) -> None:
+    webhooks.set_defaults(make=_webhooks)
+    _add_common(webhooks)
     add = webhooks.add_argument
-    add("--kubeconfig", type=Path, help="how to reach the API server (default: as the pod that this process is in)")
-    add("--namespace", required=True, help="hopgate's own namespace")
     add("--name", required=True, help="the name of the webhook configurations, and of the Secret that has the certificates")
     add("--listen", default="[::]:8443", help="where questions are answered (default: %(default)s)")
     add(
@@ -91,14 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--certificates", type=Path, required=True, help="the folder that the Secret's tls.crt and tls.key are mounted at")
     add("--spool", type=Path, required=True, help="the folder that takes the records")
-    add("--proxy-image", help="the image with Envoy and capture; without it no pod is injected")
-    add("--proxy-user", type=int, default=1337, help="the user that Envoy runs as (default: %(default)s)")
-    add("--authz-address", action="append", default=[], help="a cluster address of authz's Service; can be given again")
-    add("--authz-name", default="", help="the name in authz's certificate")
-    add("--authz-port", type=int, default=8443, help="where authz answers checks (default: %(default)s)")
-    add("--resolver-port", type=int, default=8053, help="where authz answers names (default: %(default)s)")
-    add("--audience", default="hopgate", help="the audience of sidecars' tokens (default: %(default)s)")
-    return parser
+    injection_options.add(webhooks)
 
 
 if __name__ == "__main__":

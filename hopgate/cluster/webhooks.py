@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import dataclasses
 import logging
 import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hopgate.audit.spool import Durability, Spool, new_writer
+from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import injection, validation
 from hopgate.kubernetes import webhook_configurations as configurations
 from hopgate.kubernetes.access import Rights
 from hopgate.kubernetes.api import ClientError
+from hopgate.kubernetes.authz_service import AuthzService
 from hopgate.kubernetes.certificate_keeper import CertificateKeeper
 from hopgate.kubernetes.client import Client
+from hopgate.kubernetes.injection_settings import NamespaceFacts
 from hopgate.kubernetes.injection_settings import Settings as InjectionSettings
 from hopgate.kubernetes.new_claims import NewClaims
 from hopgate.kubernetes.pod_reviewer import PodReviewer
@@ -44,11 +48,20 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Injecting:
+    """How pods are injected: `settings` with the addresses that authz's Service has at that moment."""
+
+    settings: InjectionSettings
+    authz: ObjectName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the process is run. `name` is that of the webhook configurations, and of the Secret in `namespace` that has the certificates.
+    """How the process is run. `name` is that of the webhook configurations, of the Secret in `namespace` that has the certificates, and of
+    the ClusterRole that owns it.
 
     `certificates` is the folder that this Secret's `tls.crt` and `tls.key` are mounted at, `server_names` what the API server calls this
-    process. Without `injection` no pod is asked about.
+    process. Without `injecting` no pod is asked about.
     """
 
     namespace: str
@@ -58,7 +71,26 @@ class Settings:
     server_names: frozenset[str]
     certificates: Path
     spool: Path
-    injection: InjectionSettings | None
+    injecting: Injecting | None
+
+
+class Injector:
+    """`pod_reviewer.Injection`, for a cluster whose authz may move. `authz_seen` says whether its Service was ever found."""
+
+    def __init__(self, client: Client, injecting: Injecting) -> None:
+        self._settings = injecting.settings
+        self._service = AuthzService(client, injecting.authz)
+        self.authz_seen = False
+
+    def __call__(self, pod: Mapping[str, Any], *, namespace: NamespaceFacts, may_opt_out: bool) -> injection.Outcome:
+        """What is to be done with a pod. Raises ClientError where authz has no address."""
+        return injection.inject(pod, namespace=namespace, settings=self.look(), may_opt_out=may_opt_out)
+
+    def look(self) -> InjectionSettings:
+        """The settings as they are now. Raises ClientError."""
+        found = dataclasses.replace(self._settings, authz_addresses=self._service.addresses())
+        self.authz_seen = True
+        return found
 
 
 class WebhookProcess:
@@ -79,6 +111,7 @@ class WebhookProcess:
             names=settings.server_names,
             configurations=[("validatingwebhookconfigurations", settings.name), ("mutatingwebhookconfigurations", settings.name)],
             clock=lambda: int(time.time()),
+            owner=settings.name,
         )
         rights = Rights(client)
         self._reviewers: dict[str, Reviewer] = {
@@ -92,10 +125,11 @@ class WebhookProcess:
                 time_us=_now_us,
             )
         }
-        if settings.injection is not None:
+        self._injector = None if settings.injecting is None else Injector(client, settings.injecting)
+        if self._injector is not None:
             self._reviewers[configurations.INJECT_PATH] = PodReviewer(
                 calls=client,
-                inject=functools.partial(injection.inject, settings=settings.injection),
+                inject=self._injector,
                 may=rights,
                 providers=self._providers,
                 record=self._spool.append,
@@ -104,8 +138,12 @@ class WebhookProcess:
 
     @property
     def ready(self) -> bool:
-        """Whether questions should be led here: what is in force is known."""
-        return self._world is not None and not self._ending.is_set()
+        """Whether questions should be led here: what is in force is known, and authz's Service has been seen.
+
+        A Service that goes after that makes nobody unready: pods are refused with the reason, and changes are judged all the same.
+        """
+        found = self._injector is None or self._injector.authz_seen
+        return self._world is not None and found and not self._ending.is_set()
 
     def end(self) -> None:
         """Let `run` end in an orderly way."""
@@ -114,7 +152,7 @@ class WebhookProcess:
     async def run(self) -> None:
         """Serve until `end`. The API server's absence breaks nothing."""
         self._watcher.start()
-        keeping = asyncio.create_task(self._keep())
+        tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._await_authz())]
         try:
             files = await self._files()
             if files is None:
@@ -124,9 +162,10 @@ class WebhookProcess:
                 _log.info("webhooks are answered at port %d", server.port)
                 await self._ending.wait()
         finally:
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeping
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             await asyncio.to_thread(self._watcher.stop)
             self._spool.close()
 
@@ -139,6 +178,15 @@ class WebhookProcess:
                 _log.warning("the certificates could not be looked after: %s (%s)", error, error.code)
                 pause = RETRY_SECONDS
             await asyncio.sleep(pause)
+
+    async def _await_authz(self) -> None:
+        """Look for authz's Service until it was seen once."""
+        while self._injector is not None and not self._injector.authz_seen:
+            try:
+                await asyncio.to_thread(self._injector.look)
+            except ClientError as error:
+                _log.warning("no pod can be injected yet: %s (%s)", error, error.code)
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _files(self) -> CertificateFiles | None:
         """The mounted certificate, once it is there; None when told to end before."""

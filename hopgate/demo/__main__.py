@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import secrets
 import socket
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
 from hopgate.demo import credentials
 from hopgate.demo.credentials import Issuer
@@ -49,7 +47,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hopgate-demo-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
-        demo = Demo(folder=folder, resources=folder / "resources", data=folder / "data", issuer=Issuer("https://login.demo.example"))
+        demo = Demo(folder=folder, resources=folder / "resources", data=folder / "data", issuer=Issuer())
         _say("Starting the outside world: a ticket server (MCP) and a model API (TLS, wants a key), on loopback.")
         _render(demo, stack.enter_context(_outside_world(demo)))
         _say("Starting the gate:           hopgate up --resources … --data …")
@@ -59,7 +57,7 @@ def main() -> int:
         stack.enter_context(_running(demo, *_run("researcher", demo, "--listen", "8080"), "8080", RESEARCHER + "/", TICKETS))
         _wait(lambda: "demo/researcher" in _output(demo, "status"), "the researcher")
         _say("The planner works:           hopgate run --agent demo/planner -- python planner.py …\n")
-        user = demo.issuer.token(subject="ada", groups=("support",), audience="demo", now=int(time.time()))
+        user = demo.issuer.user_token(int(time.time()))
         planner = _finish(demo, *_run("planner", demo), RESEARCHER, TICKETS, user)
         _say("\nNow the planner tries to leave by other ways:\n")
         with _listening_socket() as path:
@@ -126,21 +124,20 @@ def _wait(done: Callable[[], bool], what: str) -> None:
 @contextlib.contextmanager
 def _outside_world(demo: Demo) -> Iterator[dict[str, str]]:
     """The services; gives what the manifests' placeholders stand for."""
-    outside = demo.folder / "outside"
+    outside, ports = demo.folder / "outside", demo.folder / "ports.json"
     outside.mkdir(mode=0o700)
-    made = credentials.server_certificate("api.openai.com", datetime.datetime.now(datetime.UTC))
-    key = f"sk-demo-{secrets.token_hex(12)}"
-    for name, content in {"certificate.pem": made.certificate_pem, "key.pem": made.key_pem, "model-key": key.encode()}.items():
-        (outside / name).write_bytes(content)
-    process = subprocess.Popen((sys.executable, "-m", "hopgate.demo.services", str(outside)))
+    model = credentials.new_model(datetime.datetime.now(datetime.UTC))
+    for name, content in model.files().items():
+        (outside / name).write_text(content)
+    places = ("tickets=127.0.0.1:0", "model=127.0.0.1:0")
+    process = subprocess.Popen((sys.executable, "-m", "hopgate.demo.services", *places, "--folder", str(outside), "--ports", str(ports)))
     try:
-        _wait((outside / "ports.json").exists, "the outside world")
-        ports = json.loads((outside / "ports.json").read_text())
+        _wait(ports.exists, "the outside world")
+        at = json.loads(ports.read_text())
         yield {
-            "tickets_port": str(ports["tickets"]),
-            "model_port": str(ports["model"]),
-            "model_key": key,
-            "authority_pem": json.dumps(made.authority_pem.decode()),
+            "tickets_address": f"127.0.0.1:{at['tickets']}",
+            "model_address": f"127.0.0.1:{at['model']}",
+            **model.values(),
             "jwks": json.dumps(demo.issuer.jwks()),
         }
     finally:
@@ -150,8 +147,8 @@ def _outside_world(demo: Demo) -> Iterator[dict[str, str]]:
 
 def _render(demo: Demo, values: dict[str, str]) -> None:
     demo.resources.mkdir(mode=0o700)
-    for template in sorted((HERE / "resources").glob("*.yaml")):
-        (demo.resources / template.name).write_text(Template(template.read_text()).substitute(values))
+    for name, text in credentials.resources(values).items():
+        (demo.resources / name).write_text(text)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from string import Template
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -49,6 +53,35 @@ def server_certificate(host: str, now: datetime.datetime, *more: str) -> ServerC
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What the model API has and wants: a certificate, and a key of its callers."""
+
+    certificate: ServerCertificate
+    key: str
+
+    def files(self) -> dict[str, str]:
+        """What `hopgate.demo.services` reads, by the names of the files."""
+        certificate = self.certificate
+        pem = {"certificate.pem": certificate.certificate_pem.decode(), "key.pem": certificate.key_pem.decode()}
+        return {**pem, "model-key": self.key}
+
+    def values(self) -> dict[str, str]:
+        """What the resources are told of it."""
+        return {"model_key": self.key, "authority_pem": json.dumps(self.certificate.authority_pem.decode())}
+
+
+def new_model(now: datetime.datetime) -> Model:
+    """One for `api.openai.com`."""
+    return Model(certificate=server_certificate("api.openai.com", now), key=f"sk-demo-{secrets.token_hex(12)}")
+
+
+def resources(values: Mapping[str, str]) -> dict[str, str]:
+    """The demo's manifests by the names of their files, with `values` for their placeholders."""
+    folder = Path(__file__).resolve().parent / "resources"
+    return {template.name: Template(template.read_text()).substitute(values) for template in sorted(folder.glob("*.yaml"))}
+
+
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime.datetime) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -64,7 +97,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
 class Issuer:
     """An issuer of users' tokens with an Ed25519 key of its own (RFC 8037)."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str = "https://login.demo.example") -> None:
         self.url = url
         self._key = ed25519.Ed25519PrivateKey.generate()
 
@@ -72,6 +105,10 @@ class Issuer:
         """The public half, as a JWK set."""
         public = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         return {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "demo", "alg": "EdDSA", "use": "sig", "x": _base64url(public)}]}
+
+    def user_token(self, now: int) -> str:
+        """The token of the demo's user, who is of the group that may ask."""
+        return self.token(subject="ada", groups=("support",), audience="demo", now=now)
 
     def token(self, *, subject: str, groups: tuple[str, ...], audience: str, now: int) -> str:
         """A token for `subject`, good for an hour."""

@@ -1,15 +1,14 @@
-"""The demo's outside world on loopback: an MCP server with tickets, and a model API over TLS that wants a key.
+"""The demo's outside world: an MCP server with tickets, and a model API over TLS that wants a key.
 
-Started as `python -m hopgate.demo.services FOLDER`, where FOLDER holds `certificate.pem` and `key.pem` of the model API and
-the key that it expects; writes `ports.json` there when both listen, and runs until ended.
+Started as `python -m hopgate.demo.services NAME=IP:PORT…`; runs until ended.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import socket
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -68,21 +67,39 @@ async def _chunks(model: str, text: str) -> AsyncIterator[str]:
     yield "data: [DONE]\n\n"
 
 
-async def serve(folder: Path) -> None:
-    """Serve both until cancelled."""
-    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in ("tickets", "model")}
-    key = (folder / "model-key").read_text().strip()
-    servers = [
-        uvicorn.Server(uvicorn.Config(tickets_app(), log_level="error")),
-        uvicorn.Server(
-            uvicorn.Config(model_app(key), log_level="error", ssl_certfile=folder / "certificate.pem", ssl_keyfile=str(folder / "key.pem"))
-        ),
-    ]
-    partial = folder / "ports.json.new"
-    partial.write_text(json.dumps({name: listening.getsockname()[1] for name, listening in sockets.items()}))
-    partial.rename(folder / "ports.json")
+def _server(name: str, folder: Path) -> uvicorn.Server:
+    if name == "tickets":
+        return uvicorn.Server(uvicorn.Config(tickets_app(), log_level="error"))
+    app = model_app((folder / "model-key").read_text().strip())
+    files = (folder / "certificate.pem", str(folder / "key.pem"))
+    return uvicorn.Server(uvicorn.Config(app, log_level="error", ssl_certfile=files[0], ssl_keyfile=files[1]))
+
+
+async def serve(folder: Path, places: dict[str, tuple[str, int]], ports: Path | None) -> None:
+    """Serve each at its place until cancelled; `ports` is written when all listen."""
+    sockets = {name: socket.create_server(place) for name, place in places.items()}
+    servers = [_server(name, folder) for name in places]
+    if ports is not None:
+        partial = ports.with_suffix(".new")
+        partial.write_text(json.dumps({name: listening.getsockname()[1] for name, listening in sockets.items()}))
+        partial.rename(ports)
     await asyncio.gather(*(server.serve([listening]) for server, listening in zip(servers, sockets.values(), strict=True)))
 
 
+def main() -> None:
+    """Serve until ended."""
+    parser = argparse.ArgumentParser(prog="python -m hopgate.demo.services", description="The demo's outside world.")
+    parser.add_argument("services", nargs="+", metavar="NAME=IP:PORT", help="`tickets` or `model`, and where it listens")
+    parser.add_argument("--folder", type=Path, default=Path(), help="holds the model API's `certificate.pem`, `key.pem` and `model-key`")
+    parser.add_argument("--ports", type=Path, help="a file that is written when all listen: the port of each, as JSON")
+    given = parser.parse_args()
+    places = {}
+    for service in given.services:
+        name, _, place = service.partition("=")
+        address, _, port = place.rpartition(":")
+        places[name] = (address, int(port))
+    asyncio.run(serve(given.folder, places, given.ports))
+
+
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    main()

@@ -69,6 +69,7 @@ class WatchedKind:
     namespace: str | None = None
     label: str | None = None
     keep: tuple[tuple[str, str], ...] | None = None
+    namespaced: bool = True
 
     @property
     def api_version(self) -> str:
@@ -98,6 +99,22 @@ POD_IDENTITIES: Final = replace(
         ("status", "podIPs"),
         ("status", "conditions"),
     ),
+)
+
+# What tells of a running pod whose it is.
+RUNNING_PODS: Final = replace(
+    PODS,
+    keep=(
+        ("metadata", "uid"),
+        ("metadata", "namespace"),
+        ("metadata", "name"),
+        ("metadata", "deletionTimestamp"),
+        ("spec", "serviceAccountName"),
+        ("status", "phase"),
+    ),
+)
+NAMESPACES: Final = WatchedKind(
+    kind="Namespace", plural="namespaces", group="", version="v1", namespaced=False, keep=(("metadata", "name"), ("metadata", "labels"))
 )
 
 

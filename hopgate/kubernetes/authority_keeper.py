@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from hopgate.kubernetes import authorities, certificates
+from hopgate.kubernetes import authorities, certificates, secret_keeper
 from hopgate.kubernetes.access import Calls
 from hopgate.kubernetes.api import Manifest, RefusedError
 from hopgate.kubernetes.certificates import Mint, Use
@@ -38,7 +38,7 @@ class AuthorityKeeper:
         """`clock` gives Unix seconds."""
         self._calls = calls
         self._namespace = namespace
-        self._owner = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}-authz"
+        self._owner = f"{name}-authz"
 
         def secret(suffix: str, use: Use) -> SecretKeeper:
             return SecretKeeper(calls, mint, namespace=namespace, name=f"{name}-{suffix}", use=use, clock=clock)
@@ -53,7 +53,7 @@ class AuthorityKeeper:
 
         Raises ClientError: 409 where somebody else wrote meanwhile. What one namespace refuses is raised after all others have theirs.
         """
-        owner = _reference(self._calls.call("GET", self._owner))
+        owner = secret_keeper.owner(self._calls, self._owner)
         found = {key: secret.find() for key, secret in self._secrets.items()}
         namespaces = self._calls.call("GET", "/api/v1/namespaces")["items"]
         config_maps = self._calls.call("GET", _CONFIG_MAPS)["items"]
@@ -92,12 +92,3 @@ class AuthorityKeeper:
             self._calls.call("DELETE", path)
             wanted = {**wanted, "metadata": {key: value for key, value in wanted["metadata"].items() if key != "resourceVersion"}}
         self._calls.call("PATCH", f"{path}?fieldManager=hopgate&force=true", wanted, content_type=_APPLY)
-
-
-def _reference(owner: Manifest) -> Manifest:
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-    }

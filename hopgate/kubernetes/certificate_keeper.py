@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hopgate.kubernetes import certificates
+from hopgate.kubernetes import certificates, secret_keeper
 from hopgate.kubernetes.access import Calls
 from hopgate.kubernetes.api import Manifest
 from hopgate.kubernetes.certificates import PUBLISH_SECONDS, Kept, Mint, Use
@@ -33,12 +33,14 @@ class CertificateKeeper:
         names: frozenset[str],
         configurations: Sequence[ConfigurationName],
         clock: Callable[[], int],
+        owner: str | None = None,
     ) -> None:
-        """`clock` gives Unix seconds."""
+        """`clock` gives Unix seconds; `owner` is the ClusterRole that the Secret goes with (None: it stays)."""
         self._calls = calls
         use = Use(names=names, publish=PUBLISH_SECONDS)
         self._secret = SecretKeeper(calls, mint, namespace=namespace, name=secret, use=use, clock=clock)
         self._configurations = tuple(configurations)
+        self._owner = owner
 
     def step(self) -> Kept | None:
         """Look, and do what is to be done now. Gives what is kept; None where it is not ours. Raises ClientError (409: look again)."""
@@ -47,7 +49,9 @@ class CertificateKeeper:
             return None
         found = [found for each in self._configurations if (found := find(self._calls, _path(each))) is not None]
         own = [each for each in found if not certificates.is_cert_managers(each)]
-        planned = self._secret.keep(secret, [bundle for each in own for bundle in certificates.bundles_of(each)])
+        bundles = [bundle for each in own for bundle in certificates.bundles_of(each)]
+        owner = None if self._owner is None else secret_keeper.owner(self._calls, self._owner)
+        planned = self._secret.keep(secret, bundles, owner)
         for each in own:
             self._trust(each, planned.bundle)
         return planned

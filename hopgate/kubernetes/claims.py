@@ -117,7 +117,8 @@ class _Choice:
             self._enter(last)
             kept = Kept.LAST_GOOD
         self.problems.extend(problems.of_spec(found, kept))
-        self.problems.extend(problems.of(found, claim.path, claim.code, claim.refusal(owner), kept) for claim, owner in lost)
+        for claim, owner in lost:
+            self.problems.append(problems.of(found, claim.path, claim.code, claim.refusal_in(found.reference.namespace, owner), kept))
         self._note(found, credential, kept)
 
     def _enter(self, form: ClusterObject) -> None:

@@ -93,7 +93,7 @@ def _addresses() -> dict[str, Schema]:
 
 def _pods() -> dict[str, Schema]:
     count = {"description": "Running pods that are this agent.", "type": "integer", "format": "int32", "minimum": 0}
-    return {"pods": count, "lastSeen": _time("When it was last asked for a decision, or was seen running.")}
+    return {"pods": count, "lastSeen": _time("When a hop of it was last decided about; written once a minute at most.")}
 
 
 def _policy_status() -> dict[str, Schema]:

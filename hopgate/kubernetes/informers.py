@@ -38,6 +38,28 @@ class Sink(Protocol):
         """This object is gone."""
 
 
+class Both:
+    """Two sinks; the first is told first."""
+
+    def __init__(self, first: Sink, second: Sink) -> None:
+        self._sinks = (first, second)
+
+    def replace(self, kind: WatchedKind, manifests: Sequence[Manifest]) -> None:
+        """See `Sink`."""
+        for sink in self._sinks:
+            sink.replace(kind, manifests)
+
+    def put(self, manifest: Manifest) -> None:
+        """See `Sink`."""
+        for sink in self._sinks:
+            sink.put(manifest)
+
+    def remove(self, manifest: Manifest) -> None:
+        """See `Sink`."""
+        for sink in self._sinks:
+            sink.remove(manifest)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freshness:
     """One kind: whether it was ever listed, how many seconds ago the server was last heard of, and why not since, if it failed.
@@ -187,3 +209,22 @@ class Informers:
     def freshness(self) -> tuple[Freshness, ...]:
         """How things stand with each kind."""
         return tuple(informer.freshness() for informer in self._informers)
+
+
+class Waking:
+    """A sink that wakes somebody at each change and keeps nothing."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
+    def replace(self, _: WatchedKind, __: Sequence[Manifest]) -> None:
+        """See `Sink`."""
+        self._changed()
+
+    def put(self, _: Manifest) -> None:
+        """See `Sink`."""
+        self._changed()
+
+    def remove(self, _: Manifest) -> None:
+        """See `Sink`."""
+        self._changed()

@@ -32,11 +32,13 @@ class SettingsError(ValueError):
     """A setting can't be used."""
 
 
-def _capture_resources() -> Mapping[str, Mapping[str, str]]:
+def capture_resources() -> Mapping[str, Mapping[str, str]]:
+    """Of the capture container, where nothing else is asked for."""
     return {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
 
 
-def _proxy_resources() -> Mapping[str, Mapping[str, str]]:
+def proxy_resources() -> Mapping[str, Mapping[str, str]]:
+    """Of Envoy's container, where nothing else is asked for."""
     return {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 
 
@@ -45,13 +47,14 @@ class Settings:
     """One installation's. `image` has Envoy and the programs of `hopgate.proxy`. Raises SettingsError.
 
     `authz_addresses` are the cluster addresses of authz's Service, so that a pod's own DNS settings can't matter; `authz_name` is the name
-    in its certificate. `authorities` names the ConfigMap that every governed namespace has, with the keys of `hopgate.kubernetes.sidecar`.
+    in its certificate. The addresses are found out for each pod (`authz_service`), and left out before that. `authorities` names the
+    ConfigMap that every governed namespace has, with the keys of `hopgate.kubernetes.sidecar`.
     `max_heap_bytes` belongs below the memory limit of `proxy_resources`. With `refuse_unknown_users` a container must say its user by
     number; without it, one whose image names the proxy's user is not found out here.
     """
 
     image: str
-    authz_addresses: tuple[str, ...]
+    authz_addresses: tuple[str, ...] = ()
     authz_name: str
     authz_port: int
     resolver_port: int
@@ -60,8 +63,8 @@ class Settings:
     proxy_uid: int = 1337
     image_pull_policy: str = "IfNotPresent"
     authorities: str = sidecar.AUTHORITIES_CONFIG_MAP
-    capture_resources: Mapping[str, Mapping[str, str]] = field(default_factory=_capture_resources)
-    proxy_resources: Mapping[str, Mapping[str, str]] = field(default_factory=_proxy_resources)
+    capture_resources: Mapping[str, Mapping[str, str]] = field(default_factory=capture_resources)
+    proxy_resources: Mapping[str, Mapping[str, str]] = field(default_factory=proxy_resources)
     max_heap_bytes: int = 160 << 20
     drain_seconds: int = 20
     refuse_unknown_users: bool = False
@@ -73,8 +76,6 @@ class Settings:
             )
         if not 0 < self.proxy_uid <= _LARGEST_UID:
             raise SettingsError(f"expected a user for the proxy that is not root, got {self.proxy_uid}")
-        if not self.authz_addresses:
-            raise SettingsError("expected at least one address of authz's Service, got none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ def read(manifest: Manifest, earlier: ClusterObject | None = None) -> ClusterObj
     if reference is None:
         return None
     uid, generation = str(metadata.get("uid") or ""), _integer(metadata.get("generation"))
-    addresses = _addresses(manifest.get("status"))
+    addresses = read_addresses(manifest.get("status"))
     if earlier is not None and generation and (earlier.uid, earlier.generation) == (uid, generation):
         resource, mistakes, digest, claims = earlier.resource, earlier.mistakes, earlier.digest, earlier.claims
     else:
@@ -111,7 +111,8 @@ def _digest(reference: ObjectReference, spec: object) -> bytes:
     return hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
-def _addresses(status: object) -> Mapping[str, str]:
+def read_addresses(status: object) -> Mapping[str, str]:
+    """What stands in `status.addresses`, by name; what is no IPv4 address is left out."""
     listed = status.get("addresses") if isinstance(status, Mapping) else None
     found: dict[str, str] = {}
     for entry in listed if isinstance(listed, list) else ():

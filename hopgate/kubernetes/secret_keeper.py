@@ -27,6 +27,15 @@ def find(calls: Calls, path: str) -> Manifest | None:
         raise
 
 
+def owner(calls: Calls, cluster_role: str) -> Manifest:
+    """What is owned by a ClusterRole of the installation goes with it, in whatever namespace it is: the `ownerReference`.
+
+    Raises ClientError: nothing is made that would be left behind.
+    """
+    found = calls.call("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{cluster_role}")["metadata"]
+    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": found["name"], "uid": found["uid"]}
+
+
 class SecretKeeper:
     """One Secret. `owner` is what it goes with, an `ownerReference`."""
 

@@ -42,10 +42,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A snapshot, what is wrong with which object, and what the next one starts from: the forms that are in force."""
+    """A snapshot, the objects it is of, what is wrong with which, and what the next one starts from: the forms that are in force."""
 
     snapshot: Snapshot
     problems: tuple[Problem, ...]
+    objects: Mapping[ObjectReference, ClusterObject] = field(repr=False)
     forms: Forms = field(repr=False)
     kept: _Kept = field(repr=False)
 
@@ -93,6 +94,7 @@ def build(seen: Seen, before: Built | None, now: int) -> Built:
     return Built(
         snapshot=snapshot,
         problems=tuple(sorted(noted, key=problems.order)),
+        objects=seen.objects,
         forms=every,
         kept=replace(dialling, checked=checks.used, rules=in_force.rules),
     )

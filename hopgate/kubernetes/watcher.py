@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import api, claims, objects, snapshots
 from hopgate.kubernetes.api import Manifest, SecretSource, Source, WatchedKind
-from hopgate.kubernetes.informers import Freshness, Informers
+from hopgate.kubernetes.informers import Both, Freshness, Informers, Sink
 from hopgate.kubernetes.objects import ClusterObject, ClusterService
 from hopgate.kubernetes.problems import Problem
 from hopgate.kubernetes.secrets import Secrets
@@ -147,13 +147,14 @@ class Connection(Source, SecretSource, Protocol):
 
 
 class SnapshotWatcher:
-    """Calls `on_built` with each snapshot, from a thread of its own."""
+    """Calls `on_built` with each snapshot, from a thread of its own. `beside` sees what is watched too, before it is built from."""
 
     def __init__(
         self,
         connection: Connection,
         on_built: Callable[[Built], None],
         *,
+        beside: Sink | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -163,7 +164,8 @@ class SnapshotWatcher:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._cache = Cache(self._wake.set)
-        self._informers = Informers(connection, KINDS, self._cache, monotonic)
+        sink = self._cache if beside is None else Both(beside, self._cache)
+        self._informers = Informers(connection, KINDS, sink, monotonic)
         self._secrets = Secrets(connection, monotonic, lambda: random.uniform(0.5, 1.0))  # noqa: S311 - spreads the load, guards nothing
         self._built: Built | None = None
         self._builds = 0

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
-from hopgate.kubernetes import admission
+from hopgate.kubernetes import admission, health_server
 from hopgate.kubernetes.admission import AdmissionRequest, ReviewError, Verdict
 from hopgate.tls_files import TlsFiles
 
@@ -87,7 +87,6 @@ class WebhookServer:
     ) -> None:
         self._files = files
         self._reviewers = reviewers
-        self._ready = ready
         self._host, self._port = host, port
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="review")
         self._server: asyncio.Server | None = None
@@ -95,8 +94,7 @@ class WebhookServer:
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         for path in reviewers:
             application.router.add_post(path, self._review)
-        application.router.add_get("/healthz", self._health)
-        application.router.add_get("/readyz", self._readiness)
+        health_server.add_probes(application, healthy=lambda: True, ready=ready)
         self._runner = web.AppRunner(
             application, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=STOP_SECONDS, handle_signals=False
         )
@@ -176,12 +174,6 @@ class WebhookServer:
             _log.exception("a review failed: %s %s", asked.operation, asked.kind)
             return web.Response(status=500, text="the review failed; see the log of the webhook")
         return web.Response(body=admission.encode(asked.uid, verdict), content_type="application/json")
-
-    async def _health(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok")
-
-    async def _readiness(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok") if self._ready() else web.Response(status=503, text="not ready")
 
 
 def _context() -> ssl.SSLContext:

@@ -8,7 +8,7 @@ chains, which tell by the address how to treat the hop.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
@@ -24,21 +24,32 @@ RANGES: Final[Mapping[Tls, IPv4Network]] = {
 def allot(wanted: Mapping[str, Tls], previous: Mapping[str, str]) -> Mapping[str, str]:
     """Name to address, for every name of `wanted`; a name is left out only when its range is full.
 
-    `previous` are the addresses given before: a name keeps its own while it stays in the same range and no other has it.
+    `previous` are the addresses given before: a name keeps its own while it stays in the same range and no other has it. Where two have
+    one, it stays with the name whose own place it is, else with the first by spelling.
     """
-    given: dict[str, str] = {}
-    taken: set[str] = set()
+    claimed: dict[str, list[str]] = {}
     for name in sorted(wanted.keys() & previous.keys()):
-        address = previous[name]
-        if address not in taken and IPv4Address(address) in RANGES[wanted[name]]:
-            given[name] = address
-            taken.add(address)
+        if _is_usable(previous[name], RANGES[wanted[name]]):
+            claimed.setdefault(previous[name], []).append(name)
+    given = {_holder(address, names, wanted): address for address, names in claimed.items()}
+    taken = set(given.values())
     for name in sorted(wanted.keys() - given.keys()):
         free = _first_free(name, RANGES[wanted[name]], taken)
         if free is not None:
             given[name] = free
             taken.add(free)
     return given
+
+
+def _holder(address: str, names: Sequence[str], wanted: Mapping[str, Tls]) -> str:
+    if len(names) == 1:
+        return names[0]
+    return next((name for name in names if _first_free(name, RANGES[wanted[name]], set()) == address), names[0])
+
+
+def _is_usable(address: str, network: IPv4Network) -> bool:
+    found = IPv4Address(address)
+    return found in network and found not in {network.network_address, network.broadcast_address}
 
 
 def _first_free(name: str, network: IPv4Network, taken: set[str]) -> str | None:

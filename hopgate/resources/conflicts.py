@@ -64,6 +64,10 @@ class Claim:
         """What to tell whoever claims what `owner` has."""
         return f"{self.said} belongs to {owner} already"
 
+    def refusal_in(self, namespace: str | None, owner: ObjectReference) -> str:
+        """The same for whoever can read objects of this namespace: what another namespace has in it is not theirs to know."""
+        return self.refusal(owner) if owner.namespace == namespace else f"{self.said} belongs to an object of another namespace already"
+
 
 # RFC 9110 section 5.5: what a field value may hold, without obs-text; a secret must also not begin or end with a blank.
 _HEADER_SAFE = re.compile(rb"[!-~](?:[ -~]*[!-~])?")

@@ -86,10 +86,10 @@ def find_binaries() -> Path | None:
     return Path(assets) if assets else find_built("kubernetes")
 
 
-def find_built(name: str) -> Path | None:
-    """The folder NAME-VERSION that `build.sh` made of Kubernetes' programs; None: not there."""
-    go_mod = (Path(__file__).parent / "go.mod").read_text().split()
-    version = go_mod[go_mod.index("k8s.io/kubernetes") + 1].removeprefix("v")
+def find_built(name: str, module: str = "k8s.io/kubernetes", go_mod: str = "go.mod") -> Path | None:
+    """The folder NAME-VERSION that `build.sh` made of a module's programs; None: not there."""
+    words = (Path(__file__).parent / go_mod).read_text().split()
+    version = words[words.index(module) + 1].removeprefix("v")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "hopgate" / f"{name}-{version}"
     return folder if (folder / ".complete").exists() else None

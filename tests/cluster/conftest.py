@@ -12,8 +12,10 @@ import pytest
 from deploy.images import build
 from tests.cluster import api_server as api_servers
 from tests.cluster import cgroups
+from tests.cluster import helm as helms
 from tests.cluster import node as nodes
 from tests.cluster.api_server import ApiServer
+from tests.cluster.helm import Helm
 from tests.cluster.node import Node
 from tests.cluster.verdicts import Verdicts
 
@@ -41,6 +43,12 @@ def cluster_binaries() -> Path:
     if folder is None:
         pytest.skip("needs kube-apiserver and etcd: run `make cluster-binaries` (needs Go), or name their folder in KUBEBUILDER_ASSETS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def helm(cluster_binaries: Path) -> Helm:
+    """Real Helm; the chart is used with nothing else."""
+    return helms.of_this_machine()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import kubernetes.client
 from kubernetes.client import ApiException
 
 from authz import server as authz_server
@@ -26,19 +24,19 @@ from hopgate.resources.kinds import Tls
 from tests.authz import requests
 from tests.authz.certificates import HOST, Mounted
 from tests.authz.test_check import encoded
+from tests.cluster import helm as helms
 from tests.cluster.api_server import ApiServer, User, eventually, free_ports, message_of
 from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.test_identity import Place, PodName
 from tests.cluster.test_identity_command import Ports, given
 from tests.cluster.test_identity_process import is_allowed, reason
-from tests.cluster.test_webhook_process import NAMESPACE, Process, started
+from tests.cluster.test_webhook_process import NAMESPACE, Process, make_authz_service, started
 from tests.cluster.watching import Objects
 from tests.cluster.webhooks import try_apply
 
 DEADLINE_SECONDS = 30.0
-# Where authz runs: the rights of its pods are for this namespace in docs/explanation/identity.md.
-SYSTEM = "hopgate"
-_PAGES = Path(__file__).resolve().parents[2] / "docs" / "explanation"
+# Where authz runs, and as whom.
+SYSTEM, ACCOUNT = "hopgate", "hopgate-authz"
 
 # What somebody usually has who looks after one namespace.
 OWN = (
@@ -50,10 +48,10 @@ OWN = (
 )
 
 
-def documented(page: str) -> str:
-    """The manifests that a page of the documentation gives."""
-    [manifests] = re.findall(r"```yaml\n(.*?)```", (_PAGES / page).read_text(), re.DOTALL)
-    return str(manifests)
+def apply_policy(server: ApiServer, name: str) -> None:
+    """What the API server judges by itself, as the chart has it."""
+    manifests = helms.policies(helms.of_this_machine().manifests(namespace=SYSTEM))
+    server.kubectl("apply", "-f", "-", stdin=helms.as_list([each for each in manifests if each["metadata"]["name"] == name]))
 
 
 def address_of(host: str, tls: Tls = Tls.DISABLED) -> str:
@@ -89,7 +87,7 @@ class Authz:
         self.spool = folder / f"spool-{name}"
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder / f"{name}.log"
-        pod = Place(server, SYSTEM).pod(name, "authz")
+        pod = Place(server, SYSTEM).pod(name, ACCOUNT)
         self._arguments = given(server, SYSTEM, pod, self.ports, mounted, self.spool)
         credentials = grpc.ssl_channel_credentials(mounted.authority.certificate_pem)
         options = (
@@ -235,14 +233,15 @@ class Installation:
 def installed(server: ApiServer, folder: Path) -> Iterator[Installation]:
     """hopgate, running."""
     server.install(DEFINITIONS)
-    core = kubernetes.client.CoreV1Api(server.client())
     for namespace in (SYSTEM, NAMESPACE):
-        core.create_namespace({"metadata": {"name": namespace}})  # type: ignore[arg-type]  # the client takes a dict as well
-    Place(server, SYSTEM).account("authz")
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        server.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+    Place(server, SYSTEM).account(ACCOUNT)
     mounted = Mounted(folder / "tls")
     authz = Authz(server, folder, mounted, "authz-1")
     (folder / "webhooks").mkdir()
     try:
+        make_authz_service(server)
         with started(server, folder / "webhooks") as webhooks:
             webhooks.register()
             webhooks.mount()

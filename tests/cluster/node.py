@@ -1,4 +1,4 @@
-"""A real cluster of one node: API server, controller-manager, scheduler, kubelet, containerd, runc, kube-proxy, with both IP families.
+"""A real cluster of one node, with both IP families: API server, controllers, scheduler, kubelet, containerd, runc, kube-proxy, CoreDNS.
 
 All of it runs in a network namespace without a way out and in a mount namespace where /run, /var/lib and /var/log are folders of its own,
 so that the usual paths are used and nothing of them is left on the machine. Containers come from image archives, never from a registry.
@@ -67,19 +67,21 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """The folders of what `build.sh` builds: `server` of kube-apiserver, etcd and kubectl, `node` of the other Kubernetes programs."""
+    """The folders of what `build.sh` builds: kube-apiserver, etcd and kubectl; the other Kubernetes programs; CoreDNS."""
 
     server: Path
     node: Path
+    dns: Path
 
 
 def find_programs() -> Programs | None:
-    """What `build.sh api node` made, where Debian's packages are installed too; None: something is missing."""
+    """What `build.sh api node dns` made, where Debian's packages are installed too; None: something is missing."""
     server, node = api_server.find_binaries(), api_server.find_built("kubernetes-node")
+    dns = api_server.find_built("coredns", "github.com/coredns/coredns", "dns/go.mod")
     installed = all(shutil.which(program) for program in ("containerd", "ctr", "runc", "ip", "unshare", "nsenter"))
-    if server is None or node is None or not installed or not Path(node_configuration.CNI_PROGRAMS, "bridge").exists():
+    if server is None or node is None or dns is None or not installed or not Path(node_configuration.CNI_PROGRAMS, "bridge").exists():
         return None
-    return Programs(server=server, node=node)
+    return Programs(server=server, node=node, dns=dns)
 
 
 class Node:
@@ -116,6 +118,7 @@ class Node:
         self._core = CoreV1Api(self.server.client())
         self._start_controllers()
         self._start_proxy()
+        self._start_dns()
         self.start_kubelet()
         eventually(self._is_ready, "the node is Ready")
 
@@ -273,6 +276,13 @@ class Node:
         self.server.kubectl("create", "clusterrolebinding", "kube-proxy", "--clusterrole=system:node-proxier", f"--user={user.name}")
         configuration = node_configuration.proxy(kubeconfig=user.kubeconfig, node=NAME)
         self._spawn("kube-proxy", f"--config={self._write('kube-proxy.json', configuration)}")
+
+    def _start_dns(self) -> None:
+        user = self.server.user("system:coredns")
+        configuration = self._folder / "Corefile"
+        configuration.write_text(node_configuration.corefile(kubeconfig=user.kubeconfig, addresses=ADDRESSES))
+        self.apply(*node_configuration.dns(user=user.name, addresses=ADDRESSES))
+        self.server.spawn("coredns", (str(self._programs.dns / "coredns"), "-conf", str(configuration)))
 
     def _is_ready(self) -> bool:
         self.server.check()

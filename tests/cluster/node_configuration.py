@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 POD_RANGES = ("10.244.0.0/24", "fd00:10:244::/64")
+# Where the cluster's DNS is found: of each range of Services the tenth address, as everywhere.
+DNS_ADDRESSES = ("10.96.0.10", "fd00:10:96::a")
+CLUSTER_DOMAIN = "cluster.local"
 # Where Debian's package containernetworking-plugins has them.
 CNI_PROGRAMS = "/usr/lib/cni"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
@@ -67,6 +71,8 @@ def kubelet(*, cgroup_root: str, ca: Path, certificate: Path, key: Path) -> dict
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "100Mi"},
         "resolvConf": "",
+        "clusterDNS": list(DNS_ADDRESSES),
+        "clusterDomain": CLUSTER_DOMAIN,
         "serializeImagePulls": False,
     }
 
@@ -83,3 +89,60 @@ def proxy(*, kubeconfig: Path, node: str) -> dict[str, Any]:
         "conntrack": {"maxPerCore": 0},
         "hostnameOverride": node,
     }
+
+
+_COREFILE = """
+. {{
+    bind {addresses}
+    errors
+    health 127.0.0.1:8081
+    kubernetes {domain} in-addr.arpa ip6.arpa {{
+        kubeconfig {kubeconfig}
+        ttl 5
+    }}
+}}
+"""
+
+
+def corefile(*, kubeconfig: Path, addresses: Sequence[str]) -> str:
+    """CoreDNS's configuration. Names that are not the cluster's have no answer: there is nothing outside."""
+    return _COREFILE.format(addresses=" ".join(addresses), domain=CLUSTER_DOMAIN, kubeconfig=kubeconfig)
+
+
+def dns(*, user: str, addresses: Sequence[str]) -> list[dict[str, Any]]:
+    """The Service of the cluster's DNS, which leads to `addresses` of the node, and what CoreDNS may read there as `user`."""
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user}
+    rules = [
+        {"apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+    ]
+    ports = [{"name": name, "protocol": protocol, "port": 53} for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP"))]
+    access = "rbac.authorization.k8s.io/v1"
+    service = {"clusterIP": DNS_ADDRESSES[0], "clusterIPs": list(DNS_ADDRESSES), "ipFamilyPolicy": "RequireDualStack", "ports": ports}
+    slices: list[dict[str, Any]] = [
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": _in_system(f"kube-dns-{family.lower()}", "kubernetes.io/service-name", "kube-dns"),
+            "addressType": family,
+            "endpoints": [{"addresses": [address]}],
+            "ports": ports,
+        }
+        for family, address in zip(("IPv4", "IPv6"), addresses, strict=True)
+    ]
+    return [
+        {"apiVersion": access, "kind": "ClusterRole", "metadata": {"name": user}, "rules": rules},
+        {
+            "apiVersion": access,
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": user},
+            "roleRef": role,
+            "subjects": [{"kind": "User", "name": user}],
+        },
+        {"apiVersion": "v1", "kind": "Service", "metadata": _in_system("kube-dns", "k8s-app", "kube-dns"), "spec": service},
+        *slices,
+    ]
+
+
+def _in_system(name: str, label: str, value: str) -> dict[str, Any]:
+    return {"name": name, "namespace": "kube-system", "labels": {label: value}}

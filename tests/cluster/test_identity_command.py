@@ -54,7 +54,7 @@ def given(api_server: ApiServer, namespace: str, pod: PodName, ports: Ports, mou
         "namespace": namespace,
         "pod": pod.name,
         "pod-uid": pod.uid,
-        "service-account": "authz",
+        "service-account": "hopgate-authz",
         "issuer": ISSUER,
         "audience": AUDIENCE,
         "certificate": mounted.certificate,
@@ -75,7 +75,7 @@ def given(api_server: ApiServer, namespace: str, pod: PodName, ports: Ports, mou
 async def command(
     api_server: ApiServer, place: Place, mounted: Mounted, folder: Path
 ) -> AsyncIterator[tuple[subprocess.Popen[bytes], Ports]]:
-    pod = await asyncio.to_thread(place.pod, "authz-1", "authz")
+    pod = await asyncio.to_thread(place.pod, "authz-1", "hopgate-authz")
     ports = Ports(*free_ports(4))
     arguments = given(api_server, place.namespace, pod, ports, mounted, folder / "spool")
     process = subprocess.Popen([sys.executable, "-m", "authz", "cluster", *arguments], stdin=subprocess.DEVNULL)  # noqa: ASYNC220
@@ -123,7 +123,7 @@ async def test_the_process_serves_a_cluster_and_ends_in_order(own_api_server: Ap
     for name in ("demo", "hopgate", "other"):
         demo.core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=name)))
     demo.account("planner")
-    system.account("authz")
+    system.account("hopgate-authz")
     await asyncio.to_thread(own_api_server.kubectl, "apply", "-f", str(WORLD))
     mounted = Mounted(tmp_path / "tls")
     async with command(own_api_server, system, mounted, tmp_path) as (process, ports):
@@ -186,7 +186,7 @@ def test_says_what_keeps_it_from_starting(tmp_path: Path, missing: str, code: st
         "namespace": "hopgate",
         "pod": "authz-1",
         "pod-uid": "u",
-        "service-account": "authz",
+        "service-account": "hopgate-authz",
         "spool": tmp_path / "spool",
         "listen": "127.0.0.1:0",
         "health": "127.0.0.1:0",

@@ -1,9 +1,8 @@
-"""The rights that docs/explanation/identity.md gives to authz are enough for it, and give nobody another pod's keys."""
+"""The rights that the chart gives to authz are enough for it, and give nobody another pod's keys."""
 
 from __future__ import annotations
 
 import copy
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,29 +11,29 @@ from typing import Any
 
 import kubernetes.client
 import pytest
-import yaml
 from kubernetes.client import ApiClient, CoordinationV1Api, CoreV1Api, OpenidApi, V1Namespace, V1ObjectMeta
 
 from hopgate.kubernetes import keys
 from hopgate.kubernetes.keys import PodReference
 from tests.cluster import api_server as api_servers
+from tests.cluster import helm as helms
 from tests.cluster.api_server import ApiServer
 from tests.cluster.test_identity import Place, PodName, as_json
 
-SYSTEM = "hopgate"
+SYSTEM, ACCOUNT = "hopgate", "hopgate-authz"
 APPLY: dict[str, Any] = {"field_manager": "authz", "force": True, "_content_type": "application/apply-patch+yaml"}
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """The namespace of authz with the documented rights in it, and two pods of authz."""
+    """The namespace of authz with the chart's rights in it, and two pods of authz."""
 
     server: ApiServer
     place: Place
     first: PodName
     second: PodName
 
-    def client(self, pod: PodName | None, account: str = "authz") -> ApiClient:
+    def client(self, pod: PodName | None, account: str = ACCOUNT) -> ApiClient:
         """A client with the token of a pod's service account."""
         configuration = kubernetes.client.Configuration()
         configuration.host, configuration.ssl_ca_cert = self.server.url, str(self.server.ca_file)
@@ -53,16 +52,15 @@ class Rights:
 
 @pytest.fixture(scope="module")
 def rights(cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rights]:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "explanation" / "identity.md").read_text()
-    [manifests] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    chart = helms.of_this_machine().manifests({"secretNamespaces": ["kube-public"]}, namespace=SYSTEM)
+    manifests = [each for each in [*helms.rights(chart), *helms.policies(chart)] if "authz" in each["metadata"]["name"]]
     with ApiServer(cluster_binaries, tmp_path_factory.mktemp("cluster") / "server") as server:
         place = Place(server, SYSTEM)
         place.core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=SYSTEM)))
-        for account in ("authz", "other"):
+        for account in (ACCOUNT, "other"):
             place.account(account)
-        server.kubectl("apply", "-f", "-", stdin=manifests)
-        assert len(list(yaml.safe_load_all(manifests))) == 6
-        found = Rights(server, place, place.pod("authz-1", "authz"), place.pod("authz-2", "authz"))
+        server.kubectl("apply", "-f", "-", stdin=helms.as_list(manifests))
+        found = Rights(server, place, place.pod("authz-1", ACCOUNT), place.pod("authz-2", ACCOUNT))
         # The policy of the API server is in force a moment after it was made.
         admin = server.client()
         api_servers.eventually(lambda: "by authz alone" in found.publish(admin, lease(found.first)), "the policy is in force")
@@ -135,4 +133,4 @@ def test_nobody_else_publishes_keys_whatever_their_rights(rights: Rights) -> Non
 )
 def test_authz_may_do_nothing_else(rights: Rights, arguments: tuple[str, ...]) -> None:
     with pytest.raises(api_servers.ClusterError):
-        rights.server.kubectl("auth", "can-i", *arguments, f"--as=system:serviceaccount:{SYSTEM}:authz")
+        rights.server.kubectl("auth", "can-i", *arguments, f"--as=system:serviceaccount:{SYSTEM}:{ACCOUNT}")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.api_server import ClusterError, eventually
-from tests.cluster.installation import SYSTEM, Installation, Tenant, documented
+from tests.cluster.installation import SYSTEM, Installation, Tenant, apply_policy
 from tests.cluster.test_webhook_pods import GOVERNED, OUT, make, starts_with_gate
 
 SKIP = (("hopgate.dev", "agents", "skip-injection"),)
@@ -134,7 +134,7 @@ def test_what_a_pod_says_of_its_own_injection_is_not_believed(governed: Governed
 def test_a_pod_that_runs_keeps_its_gate(governed: Governed) -> None:
     """Its owner may change images and start programs in it, but not in the gate's containers; a new label changes nothing."""
     server = governed.mine.server
-    server.kubectl("apply", "-f", "-", stdin=documented("injection.md"))
+    apply_policy(server, "hopgate-gate-containers")
     made = governed.make("one")
     assert starts_with_gate(made)
 
@@ -185,7 +185,7 @@ def lease(name: str, namespace: str, pod: dict[str, Any]) -> str:
 def test_keys_of_hop_tokens_are_published_by_authz_alone(governed: Governed) -> None:
     mine = governed.mine
     server = mine.server
-    server.kubectl("apply", "-f", "-", stdin=documented("identity.md"))
+    apply_policy(server, "hopgate-authz-keys")
     authz = json.loads(server.kubectl("get", "pod", "authz-1", "-n", SYSTEM, "-o", "json"))
     own = governed.make("authz-1")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,44 +17,26 @@ from typing import Any
 import pytest
 
 from hopgate.audit import verify
+from hopgate.kubernetes import sidecar
 from hopgate.kubernetes import webhook_configurations as configurations
-from tests.cluster.api_server import ApiServer, ClusterError, User, eventually, free_ports
+from tests.cluster import helm as helms
+from tests.cluster.api_server import ApiServer, ClusterError, eventually, free_ports
 from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.test_webhook_pods import GOVERNED, make, starts_with_gate
 from tests.cluster.webhooks import try_apply
 
 NAME, NAMESPACE = "hopgate-webhooks", "hopgate-system"
-KINDS = "agents,toolservers,modelproviders,policies,clusterpolicies,identityproviders,shadowagents"
-BOTH = "validatingwebhookconfigurations,mutatingwebhookconfigurations"
 
 
-def grant(server: ApiServer, user: User) -> None:
-    """What the process needs: to watch, to ask for rights, and to look after its own Secret and configurations."""
-    rules: list[tuple[str, str, str, tuple[str, ...]]] = [
-        ("hopgate.dev", KINDS, "list,watch", ()),
-        ("", "services", "list,watch", ()),
-        ("", "secrets", "get", ()),
-        ("", "namespaces", "get", ()),
-        ("authorization.k8s.io", "subjectaccessreviews", "create", ()),
-        ("admissionregistration.k8s.io", BOTH, "get,patch", (NAME,)),
-    ]
-    own: list[tuple[str, str, str, tuple[str, ...]]] = [("", "secrets", "create", ()), ("", "secrets", "update", (NAME,))]
+def chart() -> list[dict[str, Any]]:
+    return helms.of_this_machine().manifests(namespace=NAMESPACE)
 
-    def described(given: list[tuple[str, str, str, tuple[str, ...]]]) -> list[dict[str, Any]]:
-        return [
-            {"apiGroups": [group], "resources": resources.split(","), "verbs": verbs.split(",")}
-            | ({"resourceNames": [*named]} if named else {})
-            for group, resources, verbs, named in given
-        ]
 
-    subject = [{"kind": "User", "name": user.name, "apiGroup": "rbac.authorization.k8s.io"}]
-    for kind, metadata, given in (("ClusterRole", {"name": NAME}, rules), ("Role", {"name": NAME, "namespace": NAMESPACE}, own)):
-        common = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": metadata}
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME}
-        server.kubectl("apply", "-f", "-", stdin=json.dumps({**common, "kind": kind, "rules": described(given)}))
-        server.kubectl(
-            "apply", "-f", "-", stdin=json.dumps({**common, "kind": f"{kind}Binding", "roleRef": reference, "subjects": subject})
-        )
+def make_authz_service(server: ApiServer) -> str:
+    """The chart's, and its address."""
+    [service] = [found for found in helms.of_kind(chart(), "Service") if found["metadata"]["name"] == "hopgate-authz"]
+    server.kubectl("apply", "-f", "-", stdin=json.dumps(service))
+    return server.kubectl("get", "service", "hopgate-authz", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}")
 
 
 class Process:
@@ -65,7 +49,7 @@ class Process:
         self._certificates = folder / "certificates"
         self._certificates.mkdir()
         user = server.user("system:serviceaccount:hopgate-system:hopgate-webhooks")
-        grant(server, user)
+        server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.rights(chart())))
         self._log = folder / "log"
         options = {
             "--kubeconfig": user.kubeconfig,
@@ -76,8 +60,7 @@ class Process:
             "--certificates": self._certificates,
             "--spool": self.spool,
             "--proxy-image": "proxy:1",
-            "--authz-address": "10.96.0.9",
-            "--authz-name": "hopgate-authz.hopgate-system.svc",
+            "--authz-service": f"{NAMESPACE}/hopgate-authz",
         }
         self._given = [str(part) for option in options.items() for part in option]
         self.process = self.start()
@@ -103,6 +86,10 @@ class Process:
         data = eventually(kept, "the process has made its certificates")
         for name in ("tls.crt", "tls.key"):
             (self._certificates / name).write_bytes(base64.b64decode(data[name]))
+
+    def certificate(self) -> bytes:
+        """What is mounted."""
+        return (self._certificates / "tls.crt").read_bytes()
 
     def register(self) -> None:
         """As the chart does: without a `caBundle`, which is the process's to write."""
@@ -131,6 +118,7 @@ def started(server: ApiServer, folder: Path) -> Iterator[Process]:
 def server(own_api_server: ApiServer) -> ApiServer:
     own_api_server.install(DEFINITIONS)
     own_api_server.kubectl("create", "namespace", NAMESPACE)
+    make_authz_service(own_api_server)
     return own_api_server
 
 
@@ -180,3 +168,50 @@ def test_two_processes_keep_one_certificate(server: ApiServer, tmp_path: Path) -
         eventually(lambda: try_apply(server, "default", "Agent", "planner", {}) == "", "the first answers")
         assert server.kubectl("get", "secret", NAME, "-n", NAMESPACE, "-o", "jsonpath={.data}") == first
         assert two.process.poll() is None
+
+
+def test_pods_are_told_where_authz_is_at_that_moment(server: ApiServer, tmp_path: Path) -> None:
+    """Without authz's Service no pod is injected, and none goes ungoverned; changes of resources are judged all the same."""
+    service = ("service", "hopgate-authz", "-n", NAMESPACE)
+    server.kubectl("delete", *service)
+    with started(server, tmp_path) as running:
+        running.register()
+        running.mount()
+        eventually(
+            lambda: "spec.cedar line" in try_apply(server, "default", "Policy", "bad", {"cedar": "permit ("}, dry_run=True), "judged"
+        )
+        governed = server.namespace(GOVERNED)
+        eventually(lambda: "which does not exist: install authz" in make(server, governed, "zero"), "the pod is refused with the reason")
+        assert readiness(running) == 503
+
+        first = make_authz_service(server)
+        eventually(lambda: readiness(running) == 200, "the process is ready")
+        assert authz_addresses(make(server, governed, "one")) == [first]
+        server.kubectl("delete", *service)
+        headless = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hopgate-authz", "namespace": NAMESPACE}}
+        server.kubectl("apply", "-f", "-", stdin=json.dumps({**headless, "spec": {"clusterIP": "None", "ports": [{"port": 8443}]}}))
+        assert "to have a cluster address, which it has not" in make(server, governed, "two")
+        assert readiness(running) == 200
+        server.kubectl("delete", *service)
+        # So that the next has another address.
+        taken = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "other", "namespace": "default"}}
+        server.kubectl("apply", "-f", "-", stdin=json.dumps({**taken, "spec": {"clusterIP": first, "ports": [{"port": 80}]}}))
+        second = make_authz_service(server)
+        assert second != first
+        assert authz_addresses(make(server, governed, "two")) == [second]
+
+
+def readiness(running: Process) -> int:
+    connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=10, context=ssl._create_unverified_context())  # noqa: S323
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def authz_addresses(pod: Any) -> list[str]:
+    """Those that a governed pod was told."""
+    assert starts_with_gate(pod), pod
+    [plan] = [each["value"] for each in pod["spec"]["initContainers"][0]["env"] if each["name"] == sidecar.PLAN_VARIABLE]
+    return list(sidecar.parse(plan).authz_addresses)
