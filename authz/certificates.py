@@ -186,6 +186,9 @@ class Streams:
         self._served = 0
         self._served_to: Counter[str] = Counter()
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def refresh(self) -> None:
         """Look at every name again: call it when the registry has changed."""
         for stream in self._open:

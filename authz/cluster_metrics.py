@@ -11,6 +11,7 @@ from authz import check, metrics
 from authz.check import Checker
 from authz.cluster_state import ClusterState
 from authz.metrics import Buckets, Labels, Observed
+from authz.open_tls import OpenTls
 from authz.verdict import Reason
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.audit.spool import Written
@@ -36,6 +37,7 @@ class Moment:
     jwks_read_at: float | None
     certificate_ends_at: int
     key_made_at: int
+    open_tls: OpenTls | None
     written: Written
     resolver: Mapping[str, int]
 
@@ -60,6 +62,8 @@ def observe(moment: Moment) -> Observed:
         metrics.JWKS_AGE: {} if moment.jwks_read_at is None else _one(max(0.0, now - moment.jwks_read_at)),
         metrics.CERTIFICATE_ENDS: _one(moment.certificate_ends_at),
         metrics.KEY_AGE: _one(max(0.0, now - moment.key_made_at)),
+        metrics.STREAMS: {} if moment.open_tls is None else _one(moment.open_tls.streams),
+        metrics.CA_ENDS: {} if moment.open_tls is None else _one(moment.open_tls.ca_ends_at),
         metrics.SPOOL_BYTES: _one(moment.written.bytes),
         metrics.SPOOL_ERRORS: _one(moment.written.errors),
         metrics.NAMES: _labelled(moment.resolver),

@@ -345,6 +345,7 @@ class ClusterProcess:
             jwks_read_at=self._jwks_read_at,
             certificate_ends_at=self._files.pair.expires_at,
             key_made_at=self._ring.made_at,
+            open_tls=self._open_tls,
             written=self._spool.written,
             resolver=self._resolver.counters,
         )

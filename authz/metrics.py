@@ -80,6 +80,8 @@ PROCESSES: Final = _gauge("processes", "authz processes whose keys count, this o
 JWKS_AGE: Final = _gauge("api_server_keys_age_seconds", "Since the keys of service accounts' tokens were read.")
 CERTIFICATE_ENDS: Final = _gauge("certificate_not_after_seconds", "When the certificate that sidecars are shown ends, Unix seconds.")
 KEY_AGE: Final = _gauge("signing_key_age_seconds", "Since the key of hop tokens began to sign. It is replaced after 12 hours.")
+STREAMS: Final = _gauge("certificate_streams", "Streams of certificates of opened TLS that are open; each is one name of one sidecar.")
+CA_ENDS: Final = _gauge("open_tls_ca_not_after_seconds", "When the CA of opened TLS ends, Unix seconds; absent where no TLS is opened.")
 SPOOL_BYTES: Final = _counter("spool_bytes_total", "Bytes of records written.")
 SPOOL_ERRORS: Final = _counter("spool_errors_total", "Records that could not be written; each of them denied its hop.")
 NAMES: Final = _counter("resolver_messages_total", "Messages to the resolver, by how they ended.", "outcome")
@@ -108,6 +110,8 @@ METRICS: Final = (
     JWKS_AGE,
     CERTIFICATE_ENDS,
     KEY_AGE,
+    STREAMS,
+    CA_ENDS,
     SPOOL_BYTES,
     SPOOL_ERRORS,
     NAMES,

@@ -60,6 +60,16 @@ class OpenTls:
         async for response in self._streams.serve(requests, self._issue, admit=admit, caller=caller):
             yield response
 
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    @property
+    def ca_ends_at(self) -> int:
+        """When the CA ends (Unix seconds)."""
+        return self._files.pair.expires_at
+
     def end(self) -> None:
         """See `server.CertificateDesk`."""
         self._streams.end()

@@ -21,7 +21,7 @@ from tests.authz.certificates import Mounted
 from tests.cluster.api_server import ApiServer, eventually
 from tests.cluster.authorities import RELEASE, SYSTEM, Installation
 from tests.cluster.test_identity import PodName
-from tests.cluster.test_identity_process import Process, World, server_of_module, until, world
+from tests.cluster.test_identity_process import Process, World, scrape, server_of_module, until, world
 from tests.envoys import OUTSIDE, server_context
 from tests.hopgate.proxy import pods
 from tests.http_ends import Response, Upstream, parse_response
@@ -192,6 +192,9 @@ async def test_a_program_is_shown_a_certificate_that_its_bundle_trusts_and_what_
         assert (await running.ask("POST", "/v1/chat/completions", QUESTION)).status == 200
         assert (await running.ask("POST", "/v1/chat/completions", QUESTION.replace(b"gpt-4o-mini", b"gpt-4o"))).status == 403
         assert len(upstream.requests) == 1
+        told = await scrape(process.running.metrics_port)
+        assert told["hopgate_authz_certificate_streams", ""] >= 1
+        assert told["hopgate_authz_open_tls_ca_not_after_seconds", ""] > time.time()
         await upstream.stop()
 
 
