@@ -25,6 +25,8 @@ from tests.cluster import controllers
 from tests.cluster.api_server import ApiServer, User, eventually
 from tests.cluster.watching import Objects, watching
 
+# Leases run out and servers start again: half a minute each where nothing else runs.
+pytestmark = pytest.mark.timeout(400)
 SETTLED_SECONDS = 60.0
 
 
