@@ -128,6 +128,8 @@ class Editing:
             self._ending.wait(0.02)
 
 
+# urllib3 leaves connections whose server was killed to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 def test_leaders_are_killed_and_the_api_server_too_under_a_stream_of_edits(
     server: ApiServer, user: User, admin: Client, tmp_path: Path
 ) -> None:
