@@ -25,6 +25,8 @@ from tests.cluster import controllers
 from tests.cluster.api_server import ApiServer, User, eventually
 from tests.cluster.watching import Objects, watching
 
+# Leases run out and servers start again: half a minute each where nothing else runs.
+pytestmark = pytest.mark.timeout(400)
 SETTLED_SECONDS = 60.0
 
 
@@ -126,6 +128,8 @@ class Editing:
             self._ending.wait(0.02)
 
 
+# urllib3 leaves connections whose server was killed to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 def test_leaders_are_killed_and_the_api_server_too_under_a_stream_of_edits(
     server: ApiServer, user: User, admin: Client, tmp_path: Path
 ) -> None:
