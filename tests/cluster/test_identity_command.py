@@ -28,10 +28,12 @@ from tests.authz import requests
 from tests.authz.certificates import HOST, Mounted
 from tests.authz.requests import http, tool_call
 from tests.authz.test_check import encoded
+from tests.authz.test_open_tls import Asking
 from tests.cluster.api_server import ApiServer, free_ports
 from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.test_identity import AUDIENCE, ISSUER, Place, PodName
 from tests.cluster.test_identity_process import ask, is_allowed, reason, scrape
+from tokenmint import authority
 
 DEADLINE_SECONDS = 60.0
 WORLD = Path(__file__).parent.parent / "world" / "resources.yaml"
@@ -77,7 +79,10 @@ async def command(
 ) -> AsyncIterator[tuple[subprocess.Popen[bytes], Ports]]:
     pod = await asyncio.to_thread(place.pod, "authz-1", "hopgate-authz")
     ports = Ports(*free_ports(4))
-    arguments = given(api_server, place.namespace, pod, ports, mounted, folder / "spool")
+    ca, root = Mounted(folder / "ca"), authority.create_root(int(time.time()))
+    ca.write(root[0], root[1].reveal())
+    opened = (f"--open-tls-certificate={ca.certificate}", f"--open-tls-key={ca.private_key}")
+    arguments = [*given(api_server, place.namespace, pod, ports, mounted, folder / "spool"), *opened]
     process = subprocess.Popen([sys.executable, "-m", "authz", "cluster", *arguments], stdin=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
         yield process, ports
@@ -142,6 +147,8 @@ async def test_the_process_serves_a_cluster_and_ends_in_order(own_api_server: Ap
         async with grpc.aio.secure_channel(f"127.0.0.1:{ports.listen}", credentials, options=override) as channel:
             assert is_allowed(await ask(channel, request, token))
             assert "CredentialMissing" in reason(await ask(channel, request, None))
+            held = Asking(channel, token)
+            assert (await held.ask("api.openai.com")).resources
             await asyncio.to_thread(own_api_server.kubectl, "delete", "agent.hopgate.dev", "planner", "-n", "demo")
             gone = time.monotonic()
             while is_allowed(answer := await ask(channel, request, token)):
@@ -162,7 +169,7 @@ async def test_the_process_serves_a_cluster_and_ends_in_order(own_api_server: Ap
 
 @pytest.mark.parametrize(
     ("missing", "code"),
-    [("kubeconfig", "ClusterNotConfigured"), ("certificate", "TlsFilesUnusable")],
+    [("kubeconfig", "ClusterNotConfigured"), ("certificate", "TlsFilesUnusable"), ("open-tls-certificate", "TlsFilesUnusable")],
 )
 def test_says_what_keeps_it_from_starting(tmp_path: Path, missing: str, code: str) -> None:
     mounted = Mounted(tmp_path / "tls")
@@ -183,6 +190,8 @@ def test_says_what_keeps_it_from_starting(tmp_path: Path, missing: str, code: st
         "kubeconfig": kubeconfig,
         "certificate": mounted.certificate,
         "private-key": mounted.private_key,
+        "open-tls-certificate": mounted.certificate,
+        "open-tls-key": mounted.private_key,
         "namespace": "hopgate",
         "pod": "authz-1",
         "pod-uid": "u",

@@ -18,10 +18,11 @@ from cryptography import x509
 from hopgate.kubernetes.sidecar import AUTHZ_AUTHORITY_KEY, OPEN_TLS_AUTHORITY_KEY
 from hopgate.proxy.pod_bootstrap import PodFiles
 from tests.authz.certificates import Mounted
+from tests.authz.test_open_tls import Asking
 from tests.cluster.api_server import ApiServer, eventually
 from tests.cluster.authorities import RELEASE, SYSTEM, Installation
 from tests.cluster.test_identity import PodName
-from tests.cluster.test_identity_process import Process, World, scrape, server_of_module, until, world
+from tests.cluster.test_identity_process import LATEST_SECONDS, Process, World, scrape, server_of_module, until, world
 from tests.envoys import OUTSIDE, server_context
 from tests.hopgate.proxy import pods
 from tests.http_ends import Response, Upstream, parse_response
@@ -39,6 +40,7 @@ QUESTION = b'{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "
 def installed(server_of_module: ApiServer) -> Installation:
     """The authorities as they are 353 days after they were made: the next one of opened TLS is trusted and does not sign yet."""
     found = Installation(server_of_module)
+    server_of_module.kubectl("create", "serviceaccount", "nobody", "-n", "demo")
     server_of_module.kubectl("label", "namespace", "demo", "hopgate.dev/inject=enabled")
     today = found.now
     found.now = today - 353 * DAY
@@ -206,6 +208,32 @@ async def test_a_token_of_nobody_gets_no_certificate_and_the_right_one_does(runn
         assert not await running.is_shown(seconds=3)
         put(running.files.token, right)
         await until_shown(running)
+
+
+async def test_a_pods_stream_of_certificates_ends_with_the_pod(world: World, installed: Installation) -> None:
+    secret = await asyncio.to_thread(installed.secret, "open-tls")
+    ca = Mounted(world.folder / "open-tls")
+    ca.write(secret["tls.crt"], secret["tls.key"])
+    pod = await asyncio.to_thread(world.demo.pod, "planner-1")
+    stranger = await asyncio.to_thread(world.demo.pod, "nobody-1", "nobody")
+    token = await asyncio.to_thread(world.demo.token, pod)
+    others = [
+        ("TokenAudience", await asyncio.to_thread(world.demo.token, pod, audience="other")),
+        ("TokenUnbound", await asyncio.to_thread(world.demo.token, None)),
+        ("AgentUnknown", await asyncio.to_thread(world.demo.token, stranger, account="nobody")),
+        ("CredentialMissing", None),
+    ]
+    # A connection that lives: what ends the stream is the pod's end.
+    async with world.process("authz-1", open_tls=(ca.certificate, ca.private_key), connection_seconds=10.0) as process:
+        await process.ready()
+        async with world.channel(process.running.port) as channel:
+            for code, presented in others:
+                assert code in await Asking(channel, presented).ended()
+            held = Asking(channel, token)
+            assert (await held.ask(OPENED)).resources
+            await asyncio.to_thread(world.demo.core.delete_namespaced_pod, "planner-1", "demo")
+            async with asyncio.timeout(LATEST_SECONDS):
+                assert "PodUnknown" in await held.ended()
 
 
 async def until_shown(running: Running, name: str = OPENED) -> None:
