@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 from dataclasses import dataclass
+
+from hopgate.listening import listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +29,12 @@ class AddressSockets:
 
 def open_at(ip: str, port: int) -> AddressSockets:
     """Bind at `ip` and `port` (0: any). At `::` both families are served that the kernel has. Raises OSError, ValueError for no address."""
-    if ip == "::" and not socket.has_dualstack_ipv6():
-        ip = "0.0.0.0"  # noqa: S104 - every address of the one family there is, as was asked
-    family = socket.AF_INET6 if ipaddress.ip_address(ip).version == 6 else socket.AF_INET
     with contextlib.ExitStack() as failed:
-        listening = failed.enter_context(socket.create_server((ip, port), family=family, dualstack_ipv6=ip == "::"))
+        listening = failed.enter_context(listen(ip, port))
         listening.settimeout(0)
-        datagram = failed.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-        if ip == "::":
-            datagram.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        datagram.bind((ip, listening.getsockname()[1]))
+        datagram = failed.enter_context(socket.socket(listening.family, socket.SOCK_DGRAM))
+        if listening.family == socket.AF_INET6:
+            datagram.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+        datagram.bind(listening.getsockname()[:2])
         failed.pop_all()
         return AddressSockets(datagram=(datagram,), listening=(listening,))

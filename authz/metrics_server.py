@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
+from hopgate.listening import listen
+
 PATH: Final = b"/metrics"
 MAX_CONNECTIONS: Final = 16
 REQUEST_BYTES: Final = 8192
@@ -31,7 +33,7 @@ class MetricsServer:
     async def start(self) -> None:
         """Answer from now on. Raises OSError when the address can't be had."""
         ip, _, port = self._address.rpartition(":")
-        self._server = await asyncio.start_server(self._accept, ip.strip("[]"), int(port), limit=REQUEST_BYTES)
+        self._server = await asyncio.start_server(self._accept, sock=listen(ip.strip("[]"), int(port)), limit=REQUEST_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
