@@ -6,7 +6,7 @@ import contextlib
 import socket
 from dataclasses import dataclass
 
-from authz.listening import listen
+from hopgate.listening import listen
 
 
 @dataclass(frozen=True, slots=True)

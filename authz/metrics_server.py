@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from authz.listening import listen
+from hopgate.listening import listen
 
 PATH: Final = b"/metrics"
 MAX_CONNECTIONS: Final = 16

@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from hopgate.listening import listen
+
 
 def add_probes(application: web.Application, *, healthy: Callable[[], bool], ready: Callable[[], bool]) -> None:
     """Answer GET at both paths: 200, or 503 where it is not so."""
@@ -32,7 +34,7 @@ class HealthServer:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host or None, self._port).start()
+        await web.SockSite(self._runner, listen(self._host, self._port)).start()
         return self
 
     async def __aexit__(self, *_: Any) -> None:

@@ -13,16 +13,18 @@ from deploy.images import build
 from tests.cluster import api_server as api_servers
 from tests.cluster import cgroups
 from tests.cluster import helm as helms
+from tests.cluster import installed as installations
 from tests.cluster import node as nodes
 from tests.cluster.api_server import ApiServer
 from tests.cluster.helm import Helm
+from tests.cluster.installed import Installed
 from tests.cluster.node import Node
 from tests.cluster.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from tests.cluster.installation import Installation
 
-_NODE = {"node", "node_programs", "base_image", "images"}
+_NODE = {"node", "node_programs", "base_image", "images", "installed"}
 DEFINITIONS = Path(__file__).resolve().parents[2] / "deploy" / "charts" / "hopgate" / "crds"
 
 
@@ -119,3 +121,9 @@ def images(node: Node) -> dict[str, build.Image]:
     for image in built.values():
         node.load_image(image.archive)
     return built
+
+
+@pytest.fixture(scope="session")
+def installed(node: Node, helm: Helm, images: dict[str, build.Image]) -> Installed:
+    """hopgate, installed by Helm on the shared node."""
+    return installations.install(node, helm, images)

@@ -65,7 +65,8 @@ def main() -> None:
     described = card(url)
     handler = DefaultRequestHandler(agent_executor=Researcher(tickets_url), task_store=InMemoryTaskStore(), agent_card=described)
     app = Starlette(routes=[*create_agent_card_routes(described), *create_jsonrpc_routes(handler, "/")])
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+    # On one machine and in a pod: the network is its own.
+    uvicorn.run(app, host="0.0.0.0", port=port, log_level="warning")  # noqa: S104
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Listening at an address of this machine, of both families where that is asked for."""
+"""Where a server listens: one socket for an address, of both families at `::`, which asyncio by itself takes for IPv6 alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def listen(ip: str, port: int) -> socket.socket:
-    """Listen at `ip` and `port` (0: any), without blocking. At `::` both families are served that the kernel has.
+    """Listen on TCP at `ip` and `port` (0: any), without blocking. At `::` both families are served that the kernel has.
 
     Raises OSError, ValueError for no address.
     """
