@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from hopgate.demo import credentials
 from hopgate.manifests import document
 from tests.cluster.verdicts import DEFINITIONS, Manifest
 from tests.end_to_end import manifests
@@ -16,7 +17,6 @@ from tests.hopgate.resources.test_destinations import CERTIFICATE
 from tests.hopgate.resources.test_governance import KEY
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DEMO = REPOSITORY / "hopgate" / "demo" / "resources"
 
 _JWKS = {"keys": [KEY]}
 _PORT = "_port"
@@ -35,13 +35,10 @@ def all_manifests() -> dict[str, Manifest]:
 
 def demo() -> dict[str, str]:
     """The demo's files, by name."""
-    return {file.name: _filled(Template(file.read_text())) for file in sorted(DEMO.glob("*.yaml"))}
-
-
-def _filled(template: Template) -> str:
-    """A port of its own for each placeholder that asks for one, and what else the demo fills in."""
-    values = {"model_key": "sk-example", "authority_pem": json.dumps(CERTIFICATE), "jwks": json.dumps(_JWKS)}
-    return template.substitute(values, **{f"{name}{_PORT}": str(port) for name, port in _ports(template).items()})
+    addresses = {"tickets_address": "127.0.0.1:9000", "model_address": "127.0.0.1:9001"}
+    return credentials.resources(
+        {**addresses, "model_key": "sk-example", "authority_pem": json.dumps(CERTIFICATE), "jwks": json.dumps(_JWKS)}
+    )
 
 
 def _ports(template: Template) -> dict[str, int]:
