@@ -125,7 +125,7 @@ def _add_webhooks(webhooks: argparse.ArgumentParser) -> None:
         required=True,
         help="what the API server calls this process, NAME.NAMESPACE.svc; can be given again",
     )
-    add("--certificates", type=Path, required=True, help="the folder that the Secret's tls.crt and tls.key are mounted at")
+    add("--certificates", type=Path, required=True, help="a folder of this process's own, best in memory, for tls.crt and tls.key")
     add("--spool", type=Path, required=True, help="the folder that takes the records")
     injection_options.add(webhooks)
 

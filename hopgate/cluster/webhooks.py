@@ -2,7 +2,7 @@
 
 It watches what is in force, answers the API server's questions about resources and pods, records what was accepted, and keeps the
 certificates that it serves with. Each of several processes does all of it: what they write is written only as the version that was read.
-The certificate comes back to it as files, from the Secret that it keeps: a process that starts first of all waits for them.
+What it serves with it puts into files of its own, as it read it from the Secret: a mounted Secret would come a minute later.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from hopgate.kubernetes.access import Rights
 from hopgate.kubernetes.api import ClientError
 from hopgate.kubernetes.authz_service import AuthzService
 from hopgate.kubernetes.certificate_keeper import CertificateKeeper
+from hopgate.kubernetes.certificates import Pair
 from hopgate.kubernetes.client import Client
 from hopgate.kubernetes.injection_settings import NamespaceFacts
 from hopgate.kubernetes.injection_settings import Settings as InjectionSettings
@@ -60,8 +62,8 @@ class Settings:
     """How the process is run. `name` is that of the webhook configurations, of the Secret in `namespace` that has the certificates, and of
     the ClusterRole that owns it.
 
-    `certificates` is the folder that this Secret's `tls.crt` and `tls.key` are mounted at, `server_names` what the API server calls this
-    process. Without `injecting` no pod is asked about.
+    `certificates` is a folder of this process's own, best in memory, for `tls.crt` and `tls.key`; `server_names` is what the API server
+    calls this process. Without `injecting` no pod is asked about.
     """
 
     namespace: str
@@ -101,6 +103,7 @@ class WebhookProcess:
         self._ending = asyncio.Event()
         self._built: Built | None = None
         self._world: validation.World | None = None
+        self._written: Pair | None = None
         self._spool = Spool(settings.spool, new_writer("webhooks"), clock=time.time, durability=Durability.WRITE)
         self._watcher = SnapshotWatcher(client, self._on_built)
         self._keeper = CertificateKeeper(
@@ -170,14 +173,33 @@ class WebhookProcess:
             self._spool.close()
 
     async def _keep(self) -> None:
+        # Often at first: an installer may make the configurations, which need the CA, after this process.
+        pause = RETRY_SECONDS
         while True:
-            pause = KEEP_SECONDS
             try:
-                await asyncio.to_thread(self._keeper.step)
-            except ClientError as error:
-                _log.warning("the certificates could not be looked after: %s (%s)", error, error.code)
+                await asyncio.to_thread(self._keep_certificate)
+                pause = min(pause * 2, KEEP_SECONDS)
+            except (ClientError, OSError) as error:
+                _log.warning("the certificates could not be looked after: %s", error)
                 pause = RETRY_SECONDS
             await asyncio.sleep(pause)
+
+    def _keep_certificate(self) -> None:
+        """Raises ClientError, OSError."""
+        self._keeper.step()
+        serving = self._keeper.serving
+        if serving is None or serving == self._written:
+            return
+        folder = self._settings.certificates
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One after the other: servers take a pair only once both fit together.
+        for name, content in (("tls.key", serving[1].reveal()), ("tls.crt", serving[0])):
+            new = folder / f".{name}"
+            new.unlink(missing_ok=True)
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(content)
+            new.replace(folder / name)
+        self._written = serving
 
     async def _await_authz(self) -> None:
         """Look for authz's Service until it was seen once."""
@@ -189,7 +211,7 @@ class WebhookProcess:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _files(self) -> CertificateFiles | None:
-        """The mounted certificate, once it is there; None when told to end before."""
+        """The certificate, once it is there; None when told to end before."""
         folder = self._settings.certificates
         while not self._ending.is_set():
             try:

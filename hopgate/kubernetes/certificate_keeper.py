@@ -12,7 +12,7 @@ from typing import Final
 from hopgate.kubernetes import certificates, secret_keeper
 from hopgate.kubernetes.access import Calls
 from hopgate.kubernetes.api import Manifest
-from hopgate.kubernetes.certificates import PUBLISH_SECONDS, Kept, Mint, Use
+from hopgate.kubernetes.certificates import PUBLISH_SECONDS, Kept, Mint, Pair, Use
 from hopgate.kubernetes.secret_keeper import SecretKeeper, find
 
 _CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1"
@@ -41,11 +41,16 @@ class CertificateKeeper:
         self._secret = SecretKeeper(calls, mint, namespace=namespace, name=secret, use=use, clock=clock)
         self._configurations = tuple(configurations)
         self._owner = owner
+        self.serving: Pair | None = None
 
     def step(self) -> Kept | None:
-        """Look, and do what is to be done now. Gives what is kept; None where it is not ours. Raises ClientError (409: look again)."""
+        """Look, and do what is to be done now. Gives what is kept; None where it is not ours. Raises ClientError (409: look again).
+
+        `serving` is what the server is to show after that, cert-manager's too; None while there is none.
+        """
         secret = self._secret.find()
         if secret is not None and certificates.is_cert_managers(secret):
+            self.serving = certificates.serving_of(secret)
             return None
         found = [found for each in self._configurations if (found := find(self._calls, _path(each))) is not None]
         own = [each for each in found if not certificates.is_cert_managers(each)]
@@ -54,6 +59,7 @@ class CertificateKeeper:
         planned = self._secret.keep(secret, bundles, owner)
         for each in own:
             self._trust(each, planned.bundle)
+        self.serving = planned.serving
         return planned
 
     def _trust(self, configuration: Manifest, bundle: bytes) -> None:

@@ -212,6 +212,15 @@ def read(secret: Manifest, use: Use) -> Kept | None:
         return None
 
 
+def serving_of(secret: Manifest) -> Pair | None:
+    """The certificate and key of a Secret of type `kubernetes.io/tls`, whoever keeps it; None where they can't be read."""
+    data = secret.get("data") or {}
+    try:
+        return base64.b64decode(data["tls.crt"], validate=True), SecretValue(base64.b64decode(data["tls.key"], validate=True))
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
 def write(kept: Kept) -> dict[str, str]:
     """The Secret's `data`."""
     values = {"tls.crt": kept.handed[0], "tls.key": kept.handed[1].reveal(), "ca.crt": kept.bundle}

@@ -244,7 +244,7 @@ def installed(server: ApiServer, folder: Path) -> Iterator[Installation]:
         make_authz_service(server)
         with started(server, folder / "webhooks") as webhooks:
             webhooks.register()
-            webhooks.mount()
+            webhooks.await_certificate()
             bad = {"cedar": "permit ("}
             asked = lambda: "(InvalidSyntax)" in try_apply(server, "default", "Policy", "bad", bad, dry_run=True)  # noqa: E731
             eventually(asked, "the webhooks are asked")

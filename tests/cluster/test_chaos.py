@@ -194,8 +194,7 @@ def test_the_certificates_of_the_webhooks_are_made_anew(chaos: Chaos) -> None:
         eventually(lambda: "(InvalidSyntax)" in chaos.tenant.attempt("Policy", "unjudged", {"cedar": "permit ("}), "the webhooks judge")
         chaos.server.kubectl("delete", "secret", NAME, "-n", NAMESPACE)
         eventually(lambda: _secret(chaos.server), "there is another Secret")
-        webhooks.mount()
-        assert webhooks.certificate() != before
+        webhooks.await_certificate(before)
         said = eventually(lambda: _judged(chaos), "they are asked again")
         assert "(InvalidSyntax)" in said
         chaos.follow(steady)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import signal
@@ -20,7 +19,7 @@ from hopgate.audit import verify
 from hopgate.kubernetes import sidecar
 from hopgate.kubernetes import webhook_configurations as configurations
 from tests.cluster import helm as helms
-from tests.cluster.api_server import ApiServer, ClusterError, eventually, free_ports
+from tests.cluster.api_server import ApiServer, eventually, free_ports
 from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.test_webhook_pods import GOVERNED, make, starts_with_gate
 from tests.cluster.webhooks import try_apply
@@ -40,14 +39,13 @@ def make_authz_service(server: ApiServer) -> str:
 
 
 class Process:
-    """The command, and the test in the kubelet's place: it mounts the Secret."""
+    """The command."""
 
     def __init__(self, server: ApiServer, folder: Path) -> None:
         self.server = server
         self.port = free_ports(1)[0]
         self.spool = folder / "spool"
         self._certificates = folder / "certificates"
-        self._certificates.mkdir()
         user = server.user("system:serviceaccount:hopgate-system:hopgate-webhooks")
         server.kubectl("apply", "-f", "-", stdin=helms.as_list(helms.rights(chart(), "webhooks")))
         self._log = folder / "log"
@@ -75,21 +73,19 @@ class Process:
         self.process.kill()
         self.process.wait()
 
-    def mount(self) -> None:
-        def kept() -> dict[str, str]:
-            assert self.process.poll() is None, self._log.read_text()
-            try:
-                return dict(json.loads(self.server.kubectl("get", "secret", NAME, "-n", NAMESPACE, "-o", "json"))["data"])
-            except ClusterError:
-                return {}
+    def await_certificate(self, before: bytes = b"") -> None:
+        """Wait until it has a certificate, and another than `before`."""
 
-        data = eventually(kept, "the process has made its certificates")
-        for name in ("tls.crt", "tls.key"):
-            (self._certificates / name).write_bytes(base64.b64decode(data[name]))
+        def made() -> bool:
+            assert self.process.poll() is None, self._log.read_text()
+            return self.certificate() not in {b"", before}
+
+        eventually(made, "the process has a certificate")
 
     def certificate(self) -> bytes:
-        """What is mounted."""
-        return (self._certificates / "tls.crt").read_bytes()
+        """What it serves with; nothing while it has none."""
+        file = self._certificates / "tls.crt"
+        return file.read_bytes() if file.exists() else b""
 
     def register(self) -> None:
         """As the chart does: without a `caBundle`, which is the process's to write."""
@@ -125,7 +121,7 @@ def server(own_api_server: ApiServer) -> ApiServer:
 def test_it_serves_both_webhooks_with_certificates_of_its_own_and_records_what_was_accepted(server: ApiServer, tmp_path: Path) -> None:
     with started(server, tmp_path) as running:
         running.register()
-        running.mount()
+        running.await_certificate()
         bad = {"cedar": "permit (\n  principal,"}
         eventually(lambda: "spec.cedar line 2" in try_apply(server, "default", "Policy", "bad", bad, dry_run=True), "a mistake is refused")
         assert "(InvalidSyntax)" in try_apply(server, "default", "Policy", "bad", bad)
@@ -156,7 +152,7 @@ def test_two_processes_keep_one_certificate(server: ApiServer, tmp_path: Path) -
     with started(server, tmp_path / "one") as one, started(server, tmp_path / "two") as two:
         one.register()
         for each in (one, two):
-            each.mount()
+            each.await_certificate()
         first = server.kubectl("get", "secret", NAME, "-n", NAMESPACE, "-o", "jsonpath={.data}")
 
         def trusted() -> bool:
@@ -176,7 +172,7 @@ def test_pods_are_told_where_authz_is_at_that_moment(server: ApiServer, tmp_path
     server.kubectl("delete", *service)
     with started(server, tmp_path) as running:
         running.register()
-        running.mount()
+        running.await_certificate()
         eventually(
             lambda: "spec.cedar line" in try_apply(server, "default", "Policy", "bad", {"cedar": "permit ("}, dry_run=True), "judged"
         )
