@@ -54,7 +54,7 @@ node-tools: cluster-binaries ## install and build what a node for pods is made o
 images: dev node-tools ## build the images as OCI archives; prints where they are, their SBOMs and licences (Debian, as root)
 	@$(BIN)/python -m deploy.images.build
 
-cluster: dev node-tools ## start a Kubernetes cluster of one node on this machine, with the images in it, and leave it running (as root)
+cluster: dev node-tools ## start a Kubernetes cluster of one node on this machine, with hopgate installed, and leave it running (as root)
 	@$(BIN)/python -m tests.cluster.cluster up
 
 cluster-down: ## remove the cluster, and all that is left of it

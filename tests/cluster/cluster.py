@@ -1,6 +1,6 @@
 """A cluster for people who want to try hopgate: `make cluster` starts one that stays, `make cluster-down` removes all of it.
 
-`python -m tests.cluster.cluster up` starts a process that keeps a `Node`, with hopgate's images in it, until `down` ends that process.
+`python -m tests.cluster.cluster up` starts a process that keeps a `Node`, with hopgate installed on it, until `down` ends that process.
 Where it was killed, `down` removes what it left. One for each user's cache folder.
 """
 
@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 
 from deploy.images import build
-from tests.cluster import cgroups
+from tests.cluster import cgroups, helm, installed
 from tests.cluster.api_server import ClusterError, eventually
 from tests.cluster.node import PACKAGES, Image, Node, find_programs
 
@@ -112,6 +112,8 @@ def keep(keeping: Keeping, *, images: bool) -> None:
     with Node(programs, keeping.node, image=Image(name=base.name, archive=base.archive)) as node:
         for image in built.values():
             node.load_image(image.archive)
+        if images:
+            installed.install(node, helm.of_this_machine(), built)
         made = keeping.folder / "kubeconfig.new"
         shutil.copy(node.server.admin.kubeconfig, made)
         made.rename(keeping.kubeconfig)
@@ -119,12 +121,26 @@ def keep(keeping: Keeping, *, images: bool) -> None:
         keeping.kubeconfig.unlink()
 
 
+def _told(keeping: Keeping, programs: Path, *, hopgate: bool) -> str:
+    """What to do with a cluster that is up."""
+    lines = [f"export KUBECONFIG={keeping.kubeconfig} PATH={programs}:$PATH", "kubectl get nodes"]
+    if hopgate:
+        python = sys.executable
+        lines += [
+            "kubectl -n hopgate get pods",
+            f"{python} -m deploy.demo.apply",
+            f"{Path(python).with_name('hopgate')} status --kubeconfig {keeping.kubeconfig}",
+        ]
+    shown = "".join(f"  {line}\n" for line in lines)
+    return f"the cluster is up; in a shell:\n{shown}`make cluster-down` removes all of it\n"
+
+
 def main() -> int:
     """Exit code 1 when it failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.cluster", description="Keep a cluster of one node on this machine.")
     parser.add_argument("action", choices=("up", "down", "keep"))
     parser.add_argument("--folder", type=Path, default=default().folder)
-    parser.add_argument("--without-images", action="store_true", help="a cluster without hopgate's images")
+    parser.add_argument("--without-images", action="store_true", help="a cluster without hopgate and its images")
     arguments = parser.parse_args()
     keeping = Keeping(arguments.folder)
     try:
@@ -135,10 +151,8 @@ def main() -> int:
         else:
             up(keeping, images=not arguments.without_images)
             programs = find_programs()
-            kubectl = programs.server / "kubectl" if programs else "kubectl"
-            sys.stdout.write(f"the cluster is up; in a shell:\n  export KUBECONFIG={keeping.kubeconfig}\n  {kubectl} get nodes\n")
-            sys.stdout.write("`make cluster-down` removes all of it\n")
-    except (ClusterError, TimeoutError, build.BuildError) as error:
+            sys.stdout.write(_told(keeping, programs.server if programs else Path(), hopgate=not arguments.without_images))
+    except (ClusterError, TimeoutError, build.BuildError, helm.HelmError) as error:
         sys.stderr.write(f"cluster: {error}\n")
         return 1
     return 0

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.demo import apply as demo
 from hopgate.demo.credentials import Issuer
+from tests.cluster import governed_pods
+from tests.cluster.api_server import ClusterError, eventually
 from tests.cluster.installed import Installed
 from tests.cluster.node import Node
 
@@ -92,3 +98,48 @@ def test_the_demo_of_one_machine_has_the_same_verdicts(installed: Installed, iss
     before = len(installed.decisions(demo.NAMESPACE))
     demo.planner(installed.server.kubectl, issuer)
     assert sorted(_decision(record) for record in installed.decisions(demo.NAMESPACE)[before:]) == DECISIONS
+
+
+def test_status_tells_of_pods_that_go_without_the_gate(installed: Installed) -> None:
+    """One made before the namespace had its label, and one that somebody with the right let out; a governed one is not told of."""
+    node, kubectl = installed.node, installed.server.kubectl
+    namespace = node.namespace()
+    node.apply(governed_pods.pod(namespace, "early", governed_pods.waiting()))
+    kubectl("label", "namespace", namespace, "hopgate.dev/inject=enabled")
+    eventually(
+        lambda: "hopgate-authorities" in kubectl("get", "configmaps", "-n", namespace, "-o", "name"), "the namespace has its authorities"
+    )
+    node.apply(governed_pods.pod(namespace, "let-out", governed_pods.waiting(), labels={"hopgate.dev/inject": "disabled"}))
+    node.apply(governed_pods.pod(namespace, "governed", governed_pods.waiting()))
+    node.wait_ready(namespace, "early", "let-out", "governed")
+    done = _hopgate(installed, "status", "--namespace", namespace, "--json")
+    found = {each["name"]: each["why"] for each in json.loads(done.stdout)["pods"]["rows"]}
+    assert (done.returncode, found) == (1, {"early": "MadeBeforeLabel", "let-out": "OptedOut"})
+
+
+def test_an_opt_out_without_the_right_is_refused(installed: Installed) -> None:
+    namespace = installed.node.namespace({"hopgate.dev/inject": "enabled"})
+    tenant = installed.server.user("tenant-of-installed")
+    installed.server.kubectl("create", "rolebinding", "edits", "-n", namespace, "--clusterrole=edit", f"--user={tenant.name}")
+    made = json.dumps(governed_pods.pod(namespace, "out", governed_pods.waiting(), labels={"hopgate.dev/inject": "disabled"}))
+
+    def attempt() -> str:
+        try:
+            return installed.server.kubectl("create", "-f", "-", stdin=made, user=tenant)
+        except ClusterError as error:
+            return str(error)
+
+    eventually(lambda: "(OptOut)" in attempt(), "the right to make pods is in force, and the opt-out is refused")
+
+
+def test_check_pod_is_the_installed_webhooks_answer(installed: Installed) -> None:
+    namespace = installed.node.namespace({"hopgate.dev/inject": "enabled"})
+    made = json.dumps(governed_pods.pod(namespace, "asked", governed_pods.waiting(), hostNetwork=True))
+    done = _hopgate(installed, "check", "pod", "-f", "-", "-n", namespace, stdin=made)
+    assert done.returncode == 1
+    assert "HostNetwork" in done.stdout + done.stderr
+
+
+def _hopgate(installed: Installed, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = (str(Path(sys.executable).with_name("hopgate")), *arguments, "--kubeconfig", str(installed.server.admin.kubeconfig))
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
