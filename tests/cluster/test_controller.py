@@ -243,11 +243,9 @@ def test_running_pods_are_counted_and_decisions_are_told(objects: Objects, serve
 
 def test_the_authorities_are_kept(objects: Objects, server: ApiServer) -> None:
     governed = server.namespace({"hopgate.dev/inject": "enabled"})
-    found = eventually(
-        lambda: server.kubectl("get", "configmap", "hopgate-authorities", "-n", governed, "-o", "json", "--ignore-not-found"),
-        "it is published",
-    )
-    assert json.loads(found)["data"].keys() == {"authz.pem", "open-tls.pem"}
+    asked = ("get", "configmap", "hopgate-authorities", "-n", governed, "-o", "json", "--ignore-not-found")
+    found = eventually(lambda: server.kubectl(*asked), "it is published")
+    assert json.loads(found)["data"].keys() == {"authz.pem", "open-tls.pem", "private-authorities.json"}
 
 
 def test_one_that_ends_gives_the_lease_up_and_the_next_one_leads(server: ApiServer, controller: Controller, tmp_path: Path) -> None:
