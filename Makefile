@@ -69,7 +69,7 @@ lint: dev ## formatting, lint, types and layers
 test: dev tools envoy cluster-binaries lint ## everything this machine can run, but for `make test-node`
 	$(BIN)/python -m pytest
 
-test-node: dev tools envoy node-tools ## pods on a real node and the images for it (Debian, as root; a quarter of an hour the first time)
+test-node: dev tools envoy node-tools ## pods on a real node and the images for it (Debian, as root; builds for many minutes the first time)
 	$(BIN)/python -m pytest -m node tests/cluster
 
 test-fast: dev ## the inner loop: nothing that needs root, Envoy, a cluster or patience
