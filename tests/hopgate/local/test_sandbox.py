@@ -456,12 +456,12 @@ def test_an_interrupt_from_the_terminal_is_the_programs_to_handle(ordinary: Plac
 
 def test_an_interrupt_that_the_program_does_not_handle_ends_it_and_is_told(ordinary: Place, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    asking = Run(command=(PYTHON, "-c", "print('ready', flush=True)\ntry: input()\nfinally: pass"), pids=pids)
+    # Python would not do here: an interrupt that comes just before input() blocks is not seen until the next line.
+    asking = Run(command=("/bin/sh", "-c", "echo ready; exec cat"), pids=pids)
     terminal = Terminal(_command(ordinary, asking))
     terminal.expect("ready")
     _until(pids.exists, "the parent ignores what the terminal sends")
     terminal.type("\x03")
-    terminal.expect("KeyboardInterrupt")
     assert terminal.end() == -signal.SIGINT
 
 
