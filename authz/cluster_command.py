@@ -26,8 +26,9 @@ from tokenmint.errors import AuthorityUnusableError
 # The usual issuer of a cluster made by kubeadm; managed clusters have their own (`iss` of any service account's token).
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 # How long the thread that builds a snapshot goes on before one that has a check to answer gets its turn. A check needs several turns, so
-# Python's 5 ms would be tens of milliseconds for each check while a snapshot is built (docs/performance.md).
-SWITCH_SECONDS = 0.0005
+# Python's 5 ms would be tens of milliseconds for each check while a snapshot is built; shorter turns make the build take a little longer
+# (docs/performance.md).
+SWITCH_SECONDS = 0.0001
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import hopgate
-from authz import cluster_metrics, dns_sockets, metrics, process, recording
+from authz import cluster_metrics, dns_sockets, heap, metrics, process, recording
 from authz.cluster_metrics import Moment
 from authz.cluster_state import ClusterState
 from authz.metrics_server import MetricsServer
@@ -235,6 +235,7 @@ class ClusterProcess:
     async def _serve(self) -> None:
         if not await self._known():
             return
+        heap.set_aside()
         await self._server.start()
         ip, _, port = self._settings.resolver.rpartition(":")
         sockets = dns_sockets.open_at(ip.strip("[]"), int(port))

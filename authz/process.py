@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from authz import heap
 from authz import state as states
 from authz.check import Checker, Keys, Sources
 from authz.mesh import NO_MESH, Mesh
@@ -99,6 +100,7 @@ async def serve(resources: Path, spool_folder: Path, socket: Path) -> int:
     checker = checker_of(process, KeyRing.create(int(time.time())), spool)
     server = Server(checker.check, socket)
     watching = asyncio.create_task(watcher.run())
+    heap.set_aside()
     _write(Ready())
     try:
         await _follow_gate(process, checker, server)
