@@ -28,8 +28,11 @@ def status(url):
 def http(address, port):
     with socket.create_connection((address, port), 20) as made:
         made.settimeout(20)
-        made.sendall(b"GET /etc/hostname HTTP/1.1\\r\\nHost: elsewhere.example\\r\\nConnection: close\\r\\n\\r\\n")
-        return made.recv(4096).split(b"\\r\\n")[0].decode()
+        # Closed without an answer is an end of the stream, or a reset where the request came after the close.
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            made.sendall(b"GET /etc/hostname HTTP/1.1\\r\\nHost: elsewhere.example\\r\\nConnection: close\\r\\n\\r\\n")
+            return made.recv(4096).split(b"\\r\\n")[0].decode()
+        return ""
 
 def tls(address, port):
     context = ssl._create_unverified_context()
@@ -130,8 +133,8 @@ def test_datagrams_are_refused_at_once(place: Place, app: str, address: str, por
         ("os.seteuid(1337)", "PermissionError"),
         ("call(272, 0x40000000)", "Operation not permitted"),  # unshare(CLONE_NEWNET), x86-64
         ("call(272, 0x00020000)", "Operation not permitted"),  # unshare(CLONE_NEWNS)
-        ("http('127.0.0.1', 15001)", "ConnectionResetError"),
-        ("http('127.0.0.1', 15006)", "ConnectionResetError"),
+        ("http('127.0.0.1', 15001)", ""),
+        ("http('127.0.0.1', 15006)", ""),
         ("http('127.0.0.1', 15000)", "ConnectionRefusedError"),
         ("http('127.0.0.1', 15020)", "HTTP/1.1 404 Not Found"),
         ("socket.getaddrinfo('elsewhere.example', 443)", "gaierror"),
