@@ -6,6 +6,7 @@ is a Deny, never a second choice.
 
 from __future__ import annotations
 
+from authz.mesh import Reach
 from authz.request import CheckInput
 from authz.verdict import Reason
 from hopgate.identity.names import DestinationKind, DestinationName
@@ -72,7 +73,7 @@ def find_inbound(check: CheckInput, receiver: Agent, snapshot: Snapshot) -> Endp
     return endpoint
 
 
-def find_mesh(check: CheckInput, snapshot: Snapshot) -> Endpoint:
+def find_mesh(check: CheckInput, reach: Reach, snapshot: Snapshot) -> Endpoint:
     """The endpoint that an Envoy of a mesh stands before: the one that its configuration names, else the one that Host or SNI names.
 
     A mesh's Envoy routes by the Host or the SNI itself, so there is no address that owns the hop. Raises DestinationError.
@@ -88,11 +89,15 @@ def find_mesh(check: CheckInput, snapshot: Snapshot) -> Endpoint:
         endpoint = named[0]
     if endpoint is None:
         raise DestinationError(Reason.UNKNOWN_DESTINATION, f"no registered destination has the host `{asked[:80]!r}`")
+    name = endpoint.destination.name
+    if not reach.covers(name.name.namespace):
+        raise DestinationError(
+            Reason.DESTINATION_OUT_OF_REACH, f"the Envoy that asks stands before no destination of namespace {name.name.namespace}", name
+        )
     _require_shape(check, endpoint)
     if check.http is not None:
         require_authority(asked, endpoint)
     elif asked.lower() not in endpoint.hosts:
-        name = endpoint.destination.name
         raise DestinationError(Reason.SNI_MISMATCH, f"TLS asked for `{asked[:80]!r}`, which is not a name of {name}", name)
     return endpoint
 
