@@ -7,7 +7,7 @@ is a Deny, never a second choice.
 from __future__ import annotations
 
 from authz.mesh import Reach
-from authz.request import CheckInput
+from authz.request import CheckInput, HttpRequest
 from authz.verdict import Reason
 from hopgate.identity.names import DestinationKind, DestinationName
 from hopgate.resources import conflicts
@@ -97,9 +97,16 @@ def find_mesh(check: CheckInput, reach: Reach, snapshot: Snapshot) -> Endpoint:
     _require_shape(check, endpoint)
     if check.http is not None:
         require_authority(asked, endpoint)
+        _require_no_upgrade(check.http, name)
     elif asked.lower() not in endpoint.hosts:
         raise DestinationError(Reason.SNI_MISMATCH, f"TLS asked for `{asked[:80]!r}`, which is not a name of {name}", name)
     return endpoint
+
+
+def _require_no_upgrade(http: HttpRequest, name: DestinationName) -> None:
+    """What comes after an upgrade nobody judges. Envoys of ours take none; HTTP/2's extended CONNECT looks like HTTP/1's upgrade here."""
+    if http.method == "CONNECT" or http.values("upgrade"):
+        raise DestinationError(Reason.PROTOCOL_MISMATCH, f"a request to {name} may not turn its connection into another protocol", name)
 
 
 def require_authority(authority: str, endpoint: Endpoint) -> None:

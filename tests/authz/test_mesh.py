@@ -233,6 +233,8 @@ DENIED: Final[dict[str, tuple[Change, str]]] = {
         "HostMismatch",
     ),
     "a destination that is not registered": (lambda check: replace(check, destination_name="ToolServer:demo/none"), "UnknownDestination"),
+    "a WebSocket": (_http(headers=(("connection", "upgrade"), ("upgrade", "websocket"))), "ProtocolMismatch"),
+    "a tunnel": (_http(method="CONNECT"), "ProtocolMismatch"),
     "bytes that are no HTTP": (lambda check: replace(check, http=None, sni="tickets.demo.svc"), "ProtocolMismatch"),
 }
 
