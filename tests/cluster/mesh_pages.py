@@ -35,6 +35,27 @@ def _blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (_FOLDER / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
+def sidecar_parts() -> dict[str, Any]:
+    """What the page on Istio puts into a sidecar, under the names that `hopgate envoy config` prints."""
+    filters: list[dict[str, Any]] = []
+    parts: dict[str, Any] = {"http_filters": filters, "clusters": []}
+    for patch in manifest("istio.md", "EnvoyFilter")["spec"]["configPatches"]:
+        assert patch["match"]["context"] == "SIDECAR_INBOUND"
+        value = patch["patch"]["value"]
+        match patch["applyTo"], patch["patch"]["operation"]:
+            case "CLUSTER", "ADD":
+                parts["clusters"].append(value)
+            case "NETWORK_FILTER", "MERGE":
+                parts["http_connection_manager"] = {key: item for key, item in value["typed_config"].items() if key != "@type"}
+            case "HTTP_FILTER", "INSERT_FIRST":
+                filters.insert(0, value)
+            case "HTTP_ROUTE", "MERGE":
+                parts["route"] = value
+            case other:
+                raise AssertionError(other)
+    return parts
+
+
 def definitions() -> Path:
     """The folder of what `build.sh` took from the modules of Istio, the Gateway API and Envoy Gateway. Skips the test where it is not."""
     script = (Path(__file__).parent / "build.sh").read_text()

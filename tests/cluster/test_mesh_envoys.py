@@ -22,6 +22,7 @@ from authz.pb import ext_authz_pb2 as pb
 from tests.authz.certificates import HOST as AUTHZ_NAME
 from tests.authz.test_check import encoded
 from tests.authz.test_mesh import call as check_of
+from tests.cluster import mesh_pages
 from tests.cluster.api_server import eventually, free_ports
 from tests.cluster.installation import Authz, Installation
 from tests.cluster.test_identity_process import is_allowed, reason
@@ -83,8 +84,8 @@ class World:
     people: dict[str, tuple[str, str]]
     stack: ExitStack
 
-    def printed(self, pair: tuple[str, str]) -> dict[str, Any]:
-        """What `hopgate envoy config` prints for an Envoy that has this certificate and key."""
+    def printed(self, pair: tuple[str, str], *more: str) -> dict[str, Any]:
+        """What `hopgate envoy config` prints for an Envoy that has this certificate and key; `more` are options."""
         options = {
             "address": f"127.0.0.1:{self.authz_port}",
             "server-name": AUTHZ_NAME,
@@ -92,7 +93,7 @@ class World:
             "certificate": pair[0],
             "key": pair[1],
         }
-        return mesh_envoy.print_config(*(f"--{name}={value}" for name, value in options.items()))
+        return mesh_envoy.print_config(*(f"--{name}={value}" for name, value in options.items()), *more)
 
     def run(self, printed: dict[str, Any]) -> OwnEnvoy:
         """An Envoy before the tool server."""
@@ -299,3 +300,119 @@ def test_the_authorities_of_the_mesh_change_while_it_runs(world: World, tickets:
     finally:
         world.bundle.write_bytes(before)
     eventually(lambda: tickets.call("planner", host=world.host)[0] == 200, "it is believed again")
+
+
+def of_world(world: World, part: Any) -> Any:
+    """A part of a page in which the tool server and authz are those of this test."""
+    text = json.dumps(part).replace("ToolServer:demo/", f"ToolServer:{world.namespace}/")
+    address = f'"address": "127.0.0.1", "port_value": {world.authz_port}'
+    text = text.replace('"address": "hopgate-authz.hopgate.svc.cluster.local", "port_value": 8444', address)
+    return json.loads(text.replace("hopgate-authz.hopgate.svc", AUTHZ_NAME))
+
+
+def by_files(world: World, transport: dict[str, Any], pair: tuple[str, str]) -> None:
+    """Give Envoy the secrets that Istio's agent would, by the same names, from files."""
+    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    common = transport["typed_config"]["common_tls_context"]
+    [own] = common["tls_certificate_sds_secret_configs"]
+    authorities = common["combined_validation_context"]["validation_context_sds_secret_config"]
+    certificate = {"certificate_chain": {"filename": pair[0]}, "private_key": {"filename": pair[1]}}
+    contents = (
+        (own, {"tls_certificate": certificate}),
+        (authorities, {"validation_context": {"trusted_ca": {"filename": str(world.folder / "authz.pem")}}}),
+    )
+    for number, (asked, content) in enumerate(contents):
+        assert asked["sds_config"]["api_config_source"]["grpc_services"] == [{"envoy_grpc": {"cluster_name": "sds-grpc"}}]
+        file = world.folder / f"secret-{Path(pair[0]).stem}-{number}.json"
+        file.write_text(json.dumps({"resources": [{"@type": kind, "name": asked["name"], **content}]}))
+        asked["sds_config"] = {"resource_api_version": "V3", "path_config_source": {"path": str(file)}}
+
+
+def test_the_page_on_istio_says_what_the_command_prints(world: World) -> None:
+    parts = of_world(world, mesh_pages.sidecar_parts())
+    printed = world.printed(world.people["planner"], "--destination", f"ToolServer:{world.namespace}/tickets")
+    own = parts["clusters"][0]["transport_socket"]["typed_config"]["common_tls_context"]
+    ours = printed["clusters"][0]["transport_socket"]["typed_config"]["common_tls_context"]
+    own.pop("tls_certificate_sds_secret_configs")
+    ours.pop("tls_certificates")
+    names = ours.pop("validation_context")["match_typed_subject_alt_names"]
+    assert own.pop("combined_validation_context")["default_validation_context"] == {"match_typed_subject_alt_names": names}
+    del printed["network_filters"]
+    assert parts == printed
+
+
+def guard(policy: dict[str, Any]) -> dict[str, Any]:
+    """What Istio 1.31 makes of the page's AuthorizationPolicy, in its own filter behind what is inserted first.
+
+    Istio still writes `metadata`, the older name of the same.
+    """
+    assert policy["spec"]["action"] == "DENY"
+    [rule] = policy["spec"]["rules"]
+    [condition] = rule["when"]
+    assert condition["notValues"] == ["*"]
+    name, key = condition["key"].removeprefix("experimental.").rstrip("]").split("[")
+    decided = {"filter": name, "path": [{"key": key}], "value": {"string_match": {"safe_regex": {"regex": ".+"}}}}
+    permission = {"and_rules": {"rules": [{"or_rules": {"rules": [{"not_rule": {"sourced_metadata": {"metadata_matcher": decided}}}]}}]}}
+    return {
+        "name": "envoy.filters.http.rbac",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": {"action": "DENY", "policies": {"asked": {"permissions": [permission], "principals": [{"any": True}]}}},
+        },
+    }
+
+
+def test_a_sidecar_as_the_page_on_istio_has_it(world: World) -> None:
+    parts = of_world(world, mesh_pages.sidecar_parts())
+    pair = world.authority.issue("sidecar", identity(world.namespace, "tickets"))
+    by_files(world, parts["clusters"][0]["transport_socket"], pair)
+    parts["http_filters"].append(guard(mesh_pages.manifest("istio.md", "AuthorizationPolicy")))
+    sidecar = world.run(parts)
+    assert sidecar.call("planner", host=world.host)[0] == 200
+    assert world.last()[:3] == ("Mesh", f"{world.namespace}/planner", "Permitted")
+    assert sidecar.call("stranger", host=world.host)[0] == 403
+    assert sidecar.call("planner", host="others.example.com")[0] == 403
+    assert world.last()[2] == "HostMismatch"
+
+    arrived = len(world.upstream.received)
+    unasked = copy.deepcopy(parts)
+    unasked["http_filters"] = [each for each in parts["http_filters"] if each["name"] != "envoy.filters.http.ext_authz"]
+    unasked["route"] = {}
+    decided = len(world.authz.decisions())
+    assert world.run(unasked).call("planner", host=world.host)[0] == 403
+    assert (len(world.authz.decisions()), len(world.upstream.received)) == (decided, arrived)
+
+
+def gateway_parts(world: World, patches: list[dict[str, Any]]) -> dict[str, Any]:
+    """What Envoy Gateway 1.9 makes of the page's SecurityPolicy, and of these patches; its TLS to authz names no protocol."""
+    asked = mesh_pages.manifest("envoy-gateway.md", "SecurityPolicy")["spec"]["extAuth"]
+    [extension] = asked["contextExtensions"]
+    pair = world.authority.issue(f"gateway-{len(patches)}", identity(world.namespace, "tickets"))
+    printed = world.printed(pair, "--destination", of_world(world, extension["value"]))
+    checks = printed["route"]["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"]
+    assert checks["context_extensions"] == {extension["name"]: of_world(world, extension["value"])}
+    del printed["clusters"][0]["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"]
+    settings = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "hopgate_authz"}, "timeout": asked["timeout"]},
+        "status_on_error": {"code": asked["statusOnError"]},
+        "with_request_body": {"max_request_bytes": asked["bodyToExtAuth"]["maxRequestBytes"]},
+    }
+    settings |= {patch["operation"]["path"]: patch["operation"]["value"] for patch in patches}
+    return {**printed, "http_filters": [{"name": "envoy.filters.http.ext_authz", "typed_config": settings}]}
+
+
+def test_a_gateway_as_the_page_on_envoy_gateway_has_it(world: World) -> None:
+    patches = mesh_pages.manifest("envoy-gateway.md", "EnvoyPatchPolicy")["spec"]["jsonPatches"]
+    assert {patch["operation"]["op"] for patch in patches} == {"add"}
+    gateway = world.run(gateway_parts(world, patches))
+    assert gateway.call("planner", host=world.host)[0] == 200
+    assert gateway.call("stranger", host=world.host)[0] == 403
+    needed = [patch for patch in patches if patch["operation"]["path"] in {"encode_raw_headers", "with_request_body"}]
+    for patch in needed:
+        arrived = len(world.upstream.received)
+        lacking = world.run(gateway_parts(world, [each for each in patches if each is not patch]))
+        assert lacking.call("planner", host=world.host)[0] == 403
+        assert world.last()[2] == "MalformedRequest"
+        assert len(world.upstream.received) == arrived

@@ -66,11 +66,12 @@ def bootstrap_of_somebody(port: int, upstream: int, folder: Path, printed: dict[
     endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": upstream}}}}
     own = {"name": "tools", "type": "STATIC", "load_assignment": {"cluster_name": "tools", "endpoints": [{"lb_endpoints": [endpoint]}]}}
     return {
+        "node": {"id": "own", "cluster": "own"},
         "static_resources": {
             "listeners": [{"name": "own", "address": address, "filter_chains": [chain]}],
             "clusters": [own, *printed["clusters"]],
             "secrets": printed.get("secrets", []),
-        }
+        },
     }
 
 
