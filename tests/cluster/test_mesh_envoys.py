@@ -24,7 +24,7 @@ from tests.authz.test_check import encoded
 from tests.authz.test_mesh import call as check_of
 from tests.cluster import mesh_pages
 from tests.cluster.api_server import eventually, free_ports
-from tests.cluster.installation import Authz, Installation
+from tests.cluster.installation import DEADLINE_SECONDS, Authz, Installation
 from tests.cluster.test_identity_process import is_allowed, reason
 from tests.end_to_end import mesh_envoy
 from tests.end_to_end.mesh_authority import Authority
@@ -156,6 +156,9 @@ def world(installation: Installation, tmp_path_factory: pytest.TempPathFactory) 
             people=people,
             stack=stack,
         )
+        assert authz.process is not None
+        authz.process.terminate()
+        assert authz.process.wait(DEADLINE_SECONDS) == 0
 
 
 @pytest.fixture(scope="module")
