@@ -4,7 +4,8 @@
 #   node   kubelet, kube-controller-manager, kube-scheduler, kube-proxy: two minutes and a half after `api`.
 #   helm   helm: two minutes.
 #   dns    CoreDNS with the plugins that a cluster needs: a minute and a half of work.
-#   definitions  the CustomResourceDefinitions of Istio, the Gateway API and Envoy Gateway that pages of the documentation write objects of.
+#   definitions  the CustomResourceDefinitions of others: those that the chart (cert-manager) and pages of the documentation (Istio, the
+#                Gateway API, Envoy Gateway) write objects of.
 # Without a part: api. Versions come from go.mod, Helm's and those of the definitions from here. Kubernetes' programs are not optimised (-N -l): they are built in half
 # the time and start as fast.
 set -euo pipefail
@@ -15,6 +16,7 @@ version="$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$here/go.mod")"
 helm_version=v4.3.1
 istio_version=v1.31.1
 envoy_gateway_version=v1.9.0
+cert_manager_version=v1.20.0
 gateway_api_version=v1.6.1 # the one that Envoy Gateway's own go.mod names
 dns_version="$(awk '$2 == "github.com/coredns/coredns" { print $3 } $1 == "github.com/coredns/coredns" { print $2 }' "$here/dns/go.mod")"
 export CGO_ENABLED=0 GOGC="${GOGC:-400}" GOWORK=off
@@ -34,11 +36,13 @@ module() { # module PATH@VERSION: where its files are
 }
 
 definitions() { # definitions FOLDER
-	local istio gateway_api envoy_gateway name
+	local istio gateway_api envoy_gateway cert_manager name
 	istio="$(module "istio.io/api@$istio_version")"
 	gateway_api="$(module "sigs.k8s.io/gateway-api@$gateway_api_version")"
 	envoy_gateway="$(module "github.com/envoyproxy/gateway@$envoy_gateway_version")"
+	cert_manager="$(module "github.com/cert-manager/cert-manager@$cert_manager_version")"
 	install -m 644 "$istio/kubernetes/customresourcedefinitions.gen.yaml" "$1/istio.yaml"
+	install -m 644 "$cert_manager/deploy/crds/cert-manager.io_certificates.yaml" "$1/"
 	for name in backendtlspolicies gatewayclasses gateways httproutes referencegrants; do
 		install -m 644 "$gateway_api/config/crd/standard/gateway.networking.k8s.io_$name.yaml" "$1/"
 	done
@@ -67,7 +71,7 @@ for part in "${@:-api}"; do
 	node) folder="$cache/kubernetes-node-${version#v}" ;;
 	helm) folder="$cache/helm-${helm_version#v}" ;;
 	dns) folder="$cache/coredns-${dns_version#v}" ;;
-	definitions) folder="$cache/definitions-${istio_version#v}-${gateway_api_version#v}-${envoy_gateway_version#v}" ;;
+	definitions) folder="$cache/definitions-${istio_version#v}-${gateway_api_version#v}-${envoy_gateway_version#v}-${cert_manager_version#v}" ;;
 	*)
 		echo "expected a part (api, node, helm, dns, definitions), got $part" >&2
 		exit 2

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 PAGES = ("istio.md", "envoy-gateway.md")
@@ -54,14 +52,3 @@ def sidecar_parts() -> dict[str, Any]:
             case other:
                 raise AssertionError(other)
     return parts
-
-
-def definitions() -> Path:
-    """The folder of what `build.sh` took from the modules of Istio, the Gateway API and Envoy Gateway. Skips the test where it is not."""
-    script = (Path(__file__).parent / "build.sh").read_text()
-    versions = [re.search(rf"^{name}_version=v(\S+)", script, re.MULTILINE) for name in ("istio", "gateway_api", "envoy_gateway")]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "hopgate" / "-".join(["definitions", *(found[1] for found in versions if found is not None)])
-    if not (folder / ".complete").exists():
-        pytest.skip("needs the definitions of Istio and Envoy Gateway: run `make cluster-binaries` (needs Go)")
-    return folder

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import mesh_pages
+from tests.cluster import foreign_definitions, mesh_pages
 from tests.cluster.api_server import ApiServer, ClusterError
 from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.helm import Helm, as_list
@@ -21,7 +21,7 @@ NAMESPACES = ("demo", "gateways", "hopgate")
 @pytest.fixture(scope="module")
 def server(cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with ApiServer(cluster_binaries, tmp_path_factory.mktemp("cluster") / "pages") as running:
-        for folder in (DEFINITIONS, mesh_pages.definitions()):
+        for folder in (DEFINITIONS, foreign_definitions.find()):
             running.install(folder)
         for name in NAMESPACES:
             running.kubectl("create", "namespace", name)
