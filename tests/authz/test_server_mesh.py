@@ -15,7 +15,7 @@ from authz.pb import health_pb2
 from authz.server import Call, Server, TlsListener
 from hopgate.tls_files import AuthorityFile, TlsFiles, TlsFilesError
 from tests.authz.certificates import HOST, Mounted
-from tests.authz.test_server_tls import DEADLINE_SECONDS, started
+from tests.authz.test_server_tls import DEADLINE_SECONDS, Front, Load, started, until
 from tests.end_to_end.mesh_authority import Authority
 
 ENVOY = "spiffe://example.org/ns/demo/sa/tickets"
@@ -36,12 +36,18 @@ def spiffe(identity: str) -> x509.GeneralName:
     return x509.UniformResourceIdentifier(identity)
 
 
-def listening(folder: Path, authority: Authority, asked: Asked) -> tuple[Server, Mounted]:
+def listening(folder: Path, authority: Authority, asked: Asked, connection_seconds: float = 60.0) -> tuple[Server, Mounted]:
     mounted = Mounted(folder / "tls")
     bundle = folder / "bundle.pem"
     bundle.write_bytes(authority.bundle.read_bytes())
     files = TlsFiles(mounted.certificate, mounted.private_key)
-    listener = TlsListener(address="127.0.0.1:0", files=files, ready=lambda: True, mesh_authorities=AuthorityFile(bundle))
+    listener = TlsListener(
+        address="127.0.0.1:0",
+        files=files,
+        ready=lambda: True,
+        connection_seconds=connection_seconds,
+        mesh_authorities=AuthorityFile(bundle),
+    )
     return Server(asked, listener), mounted
 
 
@@ -140,6 +146,30 @@ async def test_a_rotated_certificate_of_its_own_is_shown(tmp_path: Path) -> None
         mounted.write(stranger.certificate.read_bytes(), stranger.private_key.read_bytes())
         assert await refusal(running.port, mounted, pair) == grpc.StatusCode.UNAVAILABLE
         assert await ask(running.port, stranger, pair) == b"x"
+
+
+async def test_connections_end_and_processes_leave_and_no_call_is_lost(tmp_path: Path) -> None:
+    """What an authority that was taken away still has: the time of a connection."""
+    authority, asked = Authority(tmp_path / "mesh"), Asked()
+    pair = authority.issue("envoy", spiffe(ENVOY))
+    leaving = False
+    first, mounted = listening(tmp_path, authority, asked, connection_seconds=0.3)
+    files = TlsFiles(mounted.certificate, mounted.private_key)
+    bundle = AuthorityFile(tmp_path / "bundle.pem")
+    second = Server(asked, TlsListener(address="127.0.0.1:0", files=files, ready=lambda: True, mesh_authorities=bundle))
+    async with started(first), started(second):
+        front = Front({first.port: lambda: not leaving, second.port: lambda: True})
+        async with connect(await front.start(), mounted, pair) as channel:
+            load = Load(channel)
+            await until(lambda: front.led[first.port] >= 4 or load.lost.total() > 0)
+            leaving = True
+            await first.drain(notice_seconds=0.1)
+            await load.more(100)
+            await load.end()
+        await front.stop()
+    assert not load.lost
+    assert front.led[second.port] >= 1
+    assert {call.envoy for call in asked.calls} == {ENVOY}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense"], ids=["no file", "an empty file", "nonsense"])

@@ -355,7 +355,7 @@ def guard(policy: dict[str, Any]) -> dict[str, Any]:
     assert condition["notValues"] == ["*"]
     name, key = condition["key"].removeprefix("experimental.").rstrip("]").split("[")
     decided = {"filter": name, "path": [{"key": key}], "value": {"string_match": {"safe_regex": {"regex": ".+"}}}}
-    permission = {"and_rules": {"rules": [{"or_rules": {"rules": [{"not_rule": {"sourced_metadata": {"metadata_matcher": decided}}}]}}]}}
+    permission = {"and_rules": {"rules": [{"not_rule": {"sourced_metadata": {"metadata_matcher": decided}}}]}}
     return {
         "name": "envoy.filters.http.rbac",
         "typed_config": {
