@@ -163,7 +163,8 @@ async def test_connections_end_and_processes_leave_and_no_call_is_lost(tmp_path:
             load = Load(channel)
             await until(lambda: front.led[first.port] >= 4 or load.lost.total() > 0)
             leaving = True
-            await first.drain(notice_seconds=0.1)
+            # A connection is counted before its handshake, which a busy machine can hold up.
+            await first.drain(notice_seconds=2.0)
             await load.more(100)
             await load.end()
         await front.stop()
