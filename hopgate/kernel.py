@@ -1,7 +1,7 @@
 """The few system calls that Python 3.11 has no name for: namespaces, privileges, filters.
 
 Each raises OSError as the `os` module's functions do. They act on the calling thread and allocate no state of their own, so they may be
-called between fork and exec; `within` and `netns_cookie` alone start a thread.
+called between fork and exec; `within` alone starts a thread.
 """
 
 from __future__ import annotations
@@ -79,14 +79,10 @@ def within(namespace: int | str | Path, make: Callable[[], _Made]) -> _Made:
     return made[0]
 
 
-def netns_cookie(namespace: int | str | Path) -> int:
-    """The number by which the kernel's own programs know a network namespace; none is given twice. From Linux 5.14 on."""
-
-    def ask() -> int:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asked:
-            return int.from_bytes(asked.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
-
-    return within(namespace, ask)
+def netns_cookie() -> int:
+    """The number by which the kernel's own programs know this thread's network namespace; none is given twice. From Linux 5.14 on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asked:
+        return int.from_bytes(asked.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def drop_bounding_set() -> None:

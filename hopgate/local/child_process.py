@@ -61,7 +61,6 @@ class ChildProcess(Generic[StateT, ReportT]):
         self._ready: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self.restarts = 0
-        self.failure: tuple[str, ...] = ()
 
     @property
     def pid(self) -> int | None:
@@ -82,6 +81,10 @@ class ChildProcess(Generic[StateT, ReportT]):
             await asyncio.wait_for(self._ready, ANSWER_SECONDS)
         except TimeoutError as error:
             raise self._error("did not get ready") from error
+
+    def keep(self, state: StateT) -> None:
+        """Make `state` the one that the process is told when it is ready."""
+        self._state = state
 
     async def update(self, state: StateT, timeout_seconds: float = ANSWER_SECONDS) -> None:
         """Make `state` the one in force and wait until the process said so. Raises the kind's error after a deadline."""
@@ -177,7 +180,6 @@ class ChildProcess(Generic[StateT, ReportT]):
                         self._applied_sequence = message.sequence
                         self._applied.notify_all()
                 case Failed():
-                    self.failure = message.messages
                     if not ready.done():
                         ready.set_exception(self._kind.error("\n".join(message.messages), remedy="mend what it names and start again"))
                 case _:
