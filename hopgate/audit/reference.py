@@ -42,8 +42,8 @@ def page() -> str:
 def _head() -> str:
     return f"""# The record
 
-Every decision of a gate, every name that an agent asks for, every run, and what the kernel saw of each connection. A decision is written before it takes effect: a hop
-whose decision can't be written is denied (`RecordFailed`).
+Every decision of a gate, every name that an agent asks for, every run, and what the kernel saw of each connection. \
+A decision is written before it takes effect: a hop whose decision can't be written is denied (`RecordFailed`).
 
 This page is generated from `hopgate/audit/records.py`; `make gen` writes it again.
 
