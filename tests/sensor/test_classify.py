@@ -29,7 +29,7 @@ PAIRS: list[tuple[str, set[K], str, K]] = [
     ("an A2A client", {K.A2A_REQUEST}, "+", K.BROWSER),
     ("a card and an SDK", {K.A2A_CARD, K.SDK_IN_USE}, "-", K.SDK_IN_USE),
     ("an address and an SDK", {K.MODEL_ADDRESS, K.SDK_IN_USE}, "-", K.SDK_IN_USE),
-    ("a name, an address", {K.MODEL_NAME, K.MODEL_ADDRESS}, "-", K.MODEL_NAME),
+    ("an address and a key", {K.MODEL_ADDRESS, K.PROVIDER_KEY}, "-", K.PROVIDER_KEY),
     ("an SDK and a key, nothing called yet", {K.SDK_IN_USE, K.PROVIDER_KEY}, "-", K.SDK_IN_USE),
     ("an SDK and a key, and no browser", {K.SDK_IN_USE, K.PROVIDER_KEY}, "-", K.PROVIDER_KEY),
     ("a known agent's files", {K.AGENT_PROGRAM}, "-", K.AGENT_PROGRAM),
@@ -77,6 +77,11 @@ def test_what_supports_is_never_enough_without_a_call_or_files_of_an_agent() -> 
     for count in range(len(supporting) + 1):
         for chosen in itertools.combinations(supporting, count):
             assert classify.classify(pieces(set(chosen)), registered=False, attributed=True) is SightingClass.NOTHING
+
+
+def test_two_views_of_one_fact_count_once() -> None:
+    assert evidence.weigh(pieces({K.MODEL_NAME, K.MODEL_ADDRESS, K.MODEL_HANDSHAKE})) == DEFINITIONS[K.MODEL_HANDSHAKE].weight
+    assert evidence.weigh(pieces({K.MODEL_HANDSHAKE, K.MCP_REQUEST})) > DEFINITIONS[K.MODEL_HANDSHAKE].weight
 
 
 def test_order_and_repetition_change_nothing_and_more_evidence_for_never_weighs_less() -> None:
