@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from sensor import call_evidence, providers
+from sensor import call_evidence, data
 from sensor.evidence import EvidenceKind
 from sensor.providers import Providers
 
@@ -16,7 +14,7 @@ Request = tuple[str, str, dict[str, str], int]
 
 @pytest.fixture(scope="module")
 def known() -> Providers:
-    return providers.built_in((Path(providers.__file__).parent / "providers.yaml").read_bytes())
+    return data.built_in()
 
 
 BOTH = {"accept": "application/json, text/event-stream"}

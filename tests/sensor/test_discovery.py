@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
-from sensor import containers, discovery, providers
+from sensor import containers, data, discovery
 from sensor.arguments import CommandLine
 from sensor.classify import Likelihood, SightingClass
 from sensor.discovery import Discovery
@@ -49,7 +48,7 @@ def process(
 
 @pytest.fixture(scope="module")
 def known() -> Providers:
-    return providers.built_in((Path(providers.__file__).parent / "providers.yaml").read_bytes())
+    return data.built_in()
 
 
 class Machine:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sensor import processes, providers
+from sensor import data, processes
 from sensor.processes import Process, Processes
 from sensor.providers import Providers
 
@@ -23,7 +23,7 @@ WAITING = "import sys; print('ready', flush=True); sys.stdin.read()"
 
 @pytest.fixture(scope="module")
 def known() -> Providers:
-    return providers.built_in((Path(providers.__file__).parent / "providers.yaml").read_bytes())
+    return data.built_in()
 
 
 @contextlib.contextmanager

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sensor import providers
+from sensor import data, providers
 from sensor.providers import PackageKind, Providers, ProvidersError
 
 
 @pytest.fixture(scope="module")
 def known() -> Providers:
-    return providers.built_in((Path(providers.__file__).parent / "providers.yaml").read_bytes())
+    return data.built_in()
 
 
 @pytest.mark.parametrize(
@@ -145,3 +145,10 @@ def test_every_mistake_is_told_at_once() -> None:
     with pytest.raises(ProvidersError) as caught:
         providers.read(b"providers:\n  - name: A\n    hosts: [com]\n  - name: B\n    host: [b.example.com]\n", "own.yaml")
     assert [mistake.split(":")[0] for mistake in caught.value.mistakes] == ["3", "4", "5"]
+
+
+def test_a_file_that_is_not_there_is_an_error_of_the_same_kind(tmp_path: Path) -> None:
+    with pytest.raises(ProvidersError, match=r"none.yaml: expected a file that can be read"):
+        data.with_file(tmp_path / "none.yaml")
+    (tmp_path / "own.yaml").write_bytes(OWN)
+    assert data.with_file(tmp_path / "own.yaml").provider_of("llm.example.com") is not None
