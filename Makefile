@@ -78,6 +78,7 @@ test-fast: dev ## the inner loop: nothing that needs root, Envoy, a cluster or p
 gen: dev ## regenerate what is generated; `git diff` is empty when all is up to date
 	sh protos/generate.sh $(BIN)/python
 	$(BIN)/python -m hopgate.audit.reference docs/reference/records.md
+	$(BIN)/python -m sensor.reference docs/reference/evidence.md
 	$(BIN)/python -m tests.hopgate.kubernetes.injection.patches
 	$(BIN)/python -m hopgate.kubernetes.crds deploy/charts/hopgate/crds
 

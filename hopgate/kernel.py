@@ -1,4 +1,4 @@
-"""The few system calls that Python 3.11 has no name for: namespaces, privileges, filters.
+"""The few system calls that Python 3.11 has no name for: namespaces, privileges, filters, cgroups by their id.
 
 Each raises OSError as the `os` module's functions do. They act on the calling thread and allocate no state of their own, so they may be
 called between fork and exec; `within` alone starts a thread.
@@ -35,6 +35,10 @@ _SECCOMP_MODE_FILTER: Final = 2
 _CAPABILITY_VERSION: Final = 0x20080522
 # Capabilities are bits of a 64-bit word; the kernel says EINVAL beyond the last that it knows.
 _CAPABILITY_BITS: Final = 64
+
+# linux/exportfs.h: a folder of kernfs, which cgroups are, by its number of 8 bytes
+_FILEID_KERNFS: Final = 0xFE
+_FILE_HANDLE: Final = struct.Struct("=IiQ")
 
 # asm-generic/socket.h
 _SO_NETNS_COOKIE: Final = 71
@@ -108,6 +112,15 @@ def install_filter(program: bytes) -> None:
     """Judge every later system call of this process and its children by a classic BPF program. Needs no_new_privs."""
     given = _FilterProgram(len(program) // 8, program)
     _checked(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(given), 0, 0))
+
+
+def open_cgroup(mount: int, cgroup_id: int) -> int:
+    """A descriptor of the cgroup with this id, below the cgroup2 hierarchy that the descriptor `mount` is of. Needs CAP_DAC_READ_SEARCH."""
+    opened = _libc.open_by_handle_at(mount, _FILE_HANDLE.pack(8, _FILEID_KERNFS, cgroup_id), os.O_RDONLY | os.O_CLOEXEC)
+    if opened < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(opened)
 
 
 def _checked(result: int) -> None:
