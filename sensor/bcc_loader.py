@@ -82,7 +82,7 @@ def load(map_bytes: Mapping[str, int]) -> Compiled:
     for name, (kind, attach_type) in _TYPES.items():
         try:
             programs[name] = compiler.load_func(name, kind, attach_type=attach_type).fd
-        except Exception as error:  # noqa: BLE001  # bcc raises plain Exception
+        except Exception as error:  # noqa: BLE001 - bcc raises plain Exception
             refused[name] = str(error)
     return Compiled(compiler, programs, refused)
 

@@ -81,7 +81,7 @@ class Sizes:
     payloads: int = PAYLOADS_BYTES
 
 
-def open(  # noqa: A001  # `programs.open(...)` reads as it should; nothing here opens files by that name
+def open(  # noqa: A001 - `programs.open(...)` reads as it should; nothing here opens files by that name
     *, loader: Loader | None = None, sizes: Sizes | None = None, cgroup: Path | None = None, btf: Path = _BTF
 ) -> Kernel:
     """Load and attach the programs, at the root of cgroup2 unless a `cgroup` is named. `loader` forces one way in.

@@ -288,7 +288,7 @@ static __always_inline __u64 stream_sent(struct bpf_sock_ops *ctx, __u64 *scratc
 /* The kernel counts a FIN as a byte, and marks its arrival. */
 static __always_inline __u64 stream_received(struct bpf_sock_ops *ctx, __u64 *scratch)
 {
-	return ctx->bytes_received - (BPF_CORE_READ(address_of(ctx->sk, scratch), sk_flags) >> SOCK_DONE & 1);
+	return ctx->bytes_received - (BPF_CORE_READ(address_of(ctx->sk, scratch), __sk_common.skc_flags) >> SOCK_DONE & 1);
 }
 
 static __always_inline int is_last_thread(void)

@@ -48,12 +48,12 @@ typedef struct {
 
 struct sock_common {
 	possible_net_t skc_net;
+	unsigned long skc_flags;
 };
 
 struct sock {
 	struct sock_common __sk_common;
 	struct sock_cgroup_data sk_cgrp_data;
-	unsigned long sk_flags;
 };
 
 struct tcp_sock {
