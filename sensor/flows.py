@@ -11,7 +11,7 @@ may come twice. Only sockets of governed agents are kept, and a bounded number o
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -125,6 +125,21 @@ class FlowTracker:
         known = found.cookie in self._sockets or found.cookie in self._done
         if not known and (found.cgroup_id in self._cgroups or found.netns_cookie in self._namespaces):
             self._touch(found.cookie, self._hold(found.cookie, _Socket(before=found), now_ns), now_ns)
+
+    def older(self) -> frozenset[int]:
+        """The cookies of connections that stood before the events began: the kernel does not tell their end."""
+        return frozenset(held.before.cookie for held in self._sockets.values() if held.before is not None)
+
+    def end_older(self, cookies: Iterable[int], now_ns: int) -> list[Flow]:
+        """Tell of the end of those older connections that are no longer there."""
+        told: list[Flow] = []
+        for cookie in cookies:
+            held = self._sockets.get(cookie)
+            if held is not None and held.before is not None:
+                told += self._flow(self._see(held.events, held.before), (cookie, held.number), Phase.ENDED, now_ns)
+                held.number, held.over_ns = held.number + 1, now_ns
+                self._drop(cookie, held)
+        return told
 
     def name_socket(self, cookie: int, name: str) -> None:
         """The name that a handshake on this socket asked for."""
