@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from hopgate.audit.records import Flow
 from sensor import flow_records
 from sensor.connections import OpenSocket, Seen, attempts_of, clients_of, datagrams_of, see, started_of
-from sensor.events import TCP, Endpoint, Event, Flag, Operation
+from sensor.events import TCP, Endpoint, Event, Flag, Operation, Wanted
 from sensor.flow_records import Phase
 from sensor.verdict import Governance, Judgement, Verdict, judge
 
@@ -96,6 +96,10 @@ class FlowTracker:
         self._governance = governance
         self._cgroups = frozenset().union(*(governed.cgroups for governed in governance.agents))
         self._namespaces = frozenset().union(*(governed.namespaces for governed in governance.agents))
+
+    def wanted(self) -> Wanted:
+        """Which events can be of governed agents' connections; a zero cookie or namespace names none."""
+        return Wanted(cgroups=self._cgroups, namespaces=self._namespaces, cookies=self._sockets)
 
     def add_event(self, event: Event, now_ns: int) -> None:
         """Take in one event; any order, also twice. `now_ns` is when it was read."""

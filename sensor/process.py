@@ -97,7 +97,7 @@ class Sensor:
     def poll(self) -> None:
         """Read what the kernel has, and write what is to be told by now."""
         read_at = now_ns()
-        for event in self._kernel.events():
+        for event in self._kernel.events(self._tracker.wanted()):
             self._tracker.add_event(event, read_at)
         self._count_losses(read_at)
         self._write(self._tracker.due(read_at))
