@@ -78,25 +78,21 @@ def datagrams_of(events: Sequence[Event]) -> list[list[Event]]:
     return asked + alone
 
 
-def is_answered(events: Iterable[Event]) -> bool:
-    """Whether anything of a connection left, or came back."""
-    return any(event.operation in (Operation.SENT, Operation.ESTABLISHED) for event in events)
-
-
 def started_of(events: Sequence[Event], before: OpenSocket | None) -> int:
     """When a connection began, or was first seen."""
     return events[0].time_ns if before is None else before.seen_ns
 
 
-def client_of(events: Iterable[Event], before: OpenSocket | None) -> tuple[int, Endpoint] | None:
-    """The network namespace and the local endpoint of the asking side, once they are known: its other end knows it by them."""
+def clients_of(events: Sequence[Event], before: OpenSocket | None) -> list[tuple[int, Endpoint]]:
+    """The network namespace and the local endpoints of the asking side, as far as they are known: its other end knows it by one of them.
+
+    The socket's own comes first; its first packet may have another.
+    """
     if before is not None:
-        return (before.netns_cookie, before.local) if before.local is not None else None
-    netns_cookie, local = 0, None
-    for event in events:
-        netns_cookie = netns_cookie or event.netns_cookie
-        local = local or event.local
-    return (netns_cookie, local) if local is not None else None
+        return [(before.netns_cookie, before.local)] if before.local is not None else []
+    netns_cookie = next((event.netns_cookie for event in events if event.netns_cookie), 0)
+    by_socket = sorted(events, key=lambda event: event.operation is Operation.SENT)
+    return [(netns_cookie, event.local) for event in by_socket if event.local is not None]
 
 
 def see(events: Sequence[Event], before: OpenSocket | None, acceptance: Event | None, *, whole: bool) -> Seen:
@@ -107,7 +103,7 @@ def see(events: Sequence[Event], before: OpenSocket | None, acceptance: Event | 
     asking = next((event for event in events if event.operation is Operation.CONNECT), None)
     sent = next((event for event in events if event.operation is Operation.SENT), None)
     program = next((event for event in events if event.process), None)
-    client = client_of(events, before)
+    client = next(iter(clients_of(events, before)), None)
     if before is not None:
         connection = _open_connection(before)
     else:

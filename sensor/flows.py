@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from hopgate.audit.records import Flow
 from sensor import flow_records
-from sensor.connections import OpenSocket, Seen, attempts_of, client_of, datagrams_of, is_answered, see, started_of
+from sensor.connections import OpenSocket, Seen, attempts_of, clients_of, datagrams_of, see, started_of
 from sensor.events import TCP, Endpoint, Event, Flag, Operation
 from sensor.flow_records import Phase
 from sensor.verdict import Governance, Judgement, Verdict, judge
@@ -177,9 +177,9 @@ class FlowTracker:
             _remember(self._accepted, key, event, 2 * self._max_sockets)
 
     def _acceptance(self, events: list[Event], before: OpenSocket | None) -> Event | None:
-        client = client_of(events, before)
-        found = self._accepted.get(client) if client is not None else None
-        return found if found is not None and found.time_ns >= started_of(events, before) else None
+        began_ns = started_of(events, before)
+        found = (self._accepted.get(client) for client in clients_of(events, before))
+        return next((event for event in found if event is not None and event.time_ns >= began_ns), None)
 
     def _hold(self, key: object, made: _Socket, now_ns: int) -> _Socket:
         if len(self._sockets) >= self._max_sockets:
@@ -217,7 +217,7 @@ class FlowTracker:
         attempts = attempts_of(held.events) or [[]]
         for place, events in enumerate(attempts):
             seen = self._see(events, held.before)
-            if place + 1 == len(attempts) and not _is_over(seen, events, now_ns):
+            if place + 1 == len(attempts) and not _is_over(seen, now_ns):
                 yield from self._tell_open(key, held, seen, now_ns, told=last)
                 held.events = events
                 return
@@ -281,10 +281,9 @@ class FlowTracker:
 _REFUSED: Final = Flag.DATAGRAM_HOOK | Flag.BLOCKED
 
 
-def _is_over(seen: Seen, events: list[Event], now_ns: int) -> bool:
-    if seen.closed is not None:
-        return True
-    return bool(events) and seen.connection.from_start and not is_answered(events) and now_ns - seen.began_ns >= UNANSWERED_NS
+def _is_over(seen: Seen, now_ns: int) -> bool:
+    """Also when nobody tells: an attempt that was refused, or never answered, leaves no other event."""
+    return seen.closed is not None or (not seen.connection.established and now_ns - seen.began_ns >= UNANSWERED_NS)
 
 
 def _remember(kept: OrderedDict[_Key, _Value], key: _Key, value: _Value, limit: int) -> None:

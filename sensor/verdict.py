@@ -32,6 +32,7 @@ class Reason(StrEnum):
     """Why. Each belongs to one verdict (`VERDICTS`) and has a sentence (`SENTENCES`)."""
 
     ACCEPTED_BY_GATE = "AcceptedByGate"
+    ACCEPTED_AT_GATE = "AcceptedAtGate"
     ANSWERED_BY_GATE = "AnsweredByGate"
     NOT_REDIRECTED = "NotRedirected"
     REDIRECTED_ELSEWHERE = "RedirectedElsewhere"
@@ -51,6 +52,7 @@ class Reason(StrEnum):
 
 VERDICTS: Final[Mapping[Reason, Verdict]] = {
     Reason.ACCEPTED_BY_GATE: Verdict.THROUGH_GATE,
+    Reason.ACCEPTED_AT_GATE: Verdict.THROUGH_GATE,
     Reason.ANSWERED_BY_GATE: Verdict.THROUGH_GATE,
     Reason.NOT_REDIRECTED: Verdict.BYPASS,
     Reason.REDIRECTED_ELSEWHERE: Verdict.BYPASS,
@@ -70,6 +72,7 @@ VERDICTS: Final[Mapping[Reason, Verdict]] = {
 
 SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.ACCEPTED_BY_GATE: "the connection was turned to the gate, and the gate accepted it",
+    Reason.ACCEPTED_AT_GATE: "the connection was turned to the gate and accepted there; by whose cgroup this kernel or loader does not say",
     Reason.ANSWERED_BY_GATE: "the datagram was turned to the gate's resolver",
     Reason.NOT_REDIRECTED: "the packet went where the program asked, not to the gate",
     Reason.REDIRECTED_ELSEWHERE: "the packet was turned to another place than the gate",
@@ -236,10 +239,12 @@ def _at_gate(connection: Connection, governed: Governed, listener: Listener) -> 
         return Reason.NOT_CONFIRMED if connection.established or not connection.whole else Reason.NOT_ACCEPTED
     if connection.accepted_by in governed.cgroups:
         return Reason.LOOPBACK
-    return Reason.ACCEPTED_BY_GATE if listener.cgroup_id in (0, connection.accepted_by) else Reason.ACCEPTED_BY_ANOTHER
+    if 0 in (listener.cgroup_id, connection.accepted_by):
+        return Reason.ACCEPTED_AT_GATE
+    return Reason.ACCEPTED_BY_GATE if listener.cgroup_id == connection.accepted_by else Reason.ACCEPTED_BY_ANOTHER
 
 
 def _on_loopback(connection: Connection, governed: Governed, gate_cgroups: frozenset[int]) -> Reason:
     """Who listens on the agent's loopback is the agent itself, or the gate; anybody else there could lead it on."""
-    known = connection.accepted_by is None or not governed.cgroups or connection.accepted_by in governed.cgroups | gate_cgroups
-    return Reason.LOOPBACK if known else Reason.ACCEPTED_BY_ANOTHER
+    own = not connection.accepted_by or not governed.cgroups or connection.accepted_by in governed.cgroups | gate_cgroups
+    return Reason.LOOPBACK if own else Reason.ACCEPTED_BY_ANOTHER

@@ -62,6 +62,11 @@ class SensorProcess:
         if self._wanted and self._starting is None:
             self._starting = asyncio.create_task(self._start(pause_seconds))
 
+    async def started(self) -> None:
+        """Wait until the sensor is ready, or has said why it can't be. Does nothing before `begin`."""
+        if self._starting is not None:
+            await self._starting
+
     async def update(self, state: State) -> None:
         """Tell the sensor the gate's state, and wait a moment until it has it; what is not there yet gets it first of all."""
         if not self._ready:

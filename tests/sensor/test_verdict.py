@@ -95,6 +95,7 @@ def table(family: Family) -> dict[str, tuple[Connection, Reason | None]]:
         "redirected, the netns not told": (replace(base, netns_cookie=0), Reason.ACCEPTED_BY_GATE),
         "redirected and accepted by a program of the agent": (replace(base, accepted_by=AGENT), Reason.LOOPBACK),
         "redirected and accepted by a stranger": (replace(base, accepted_by=OTHER), Reason.ACCEPTED_BY_ANOTHER),
+        "redirected and accepted, by whose cgroup is not known": (replace(base, accepted_by=0), Reason.ACCEPTED_AT_GATE),
         "redirected and refused": (replace(base, accepted_by=None, established=False), Reason.NOT_ACCEPTED),
         "redirected, refused or lost": (replace(base, accepted_by=None, established=False, whole=False), Reason.NOT_CONFIRMED),
         "redirected, the acceptance not seen": (replace(base, accepted_by=None), Reason.NOT_CONFIRMED),
