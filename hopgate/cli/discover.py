@@ -18,7 +18,7 @@ from hopgate.cli import discover_gates as gates
 from hopgate.cli import discover_view as view
 from hopgate.cli import output
 from hopgate.cli.data import default_data_folder
-from sensor import clock
+from sensor import clock, programs
 from sensor import data as known
 from sensor.classify import SightingClass
 from sensor.kernel import Kernel, KernelError
@@ -105,7 +105,10 @@ def _load() -> tuple[Kernel | None, KernelError | None]:
     """The programs in the kernel, or why there are none."""
     if os.geteuid() != 0:
         return None, KernelError(f"expected root, got user {os.geteuid()}", remedy="run it as `sudo hopgate discover`")
-    return None, KernelError("expected the kernel's programs, found none", remedy="install hopgate with them")
+    try:
+        return programs.open(), None
+    except KernelError as error:
+        return None, error
 
 
 def _announce(kernel: Kernel | None, refused: KernelError | None, seconds: float) -> None:
