@@ -17,7 +17,7 @@ _PACKET_FAMILY: Final = 17
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSocket:
     """A connection that stood before the events began, as sock_diag lists it. `accepted_at` and `accepted_by` are of its other end, where
-    that was found among the accepted sockets of the same network namespace."""
+    that was found among the accepted sockets of the same network namespace; /proc/PID/fd of who holds it names `inode`."""
 
     cookie: int
     protocol: int
@@ -27,6 +27,7 @@ class OpenSocket:
     seen_ns: int
     local: Endpoint | None
     remote: Endpoint | None
+    inode: int = 0
     accepted_at: Endpoint | None = None
     accepted_by: int | None = None
 

@@ -169,14 +169,19 @@ class Discovery:
             _remember(self._names, address, name, _MAX_NAMES)
         self._call(payload, [found], "")
 
-    def add_running(self, process: Process, now_ns: int) -> None:
-        """A process that runs already; it is a sighting by its files alone, since a key is handed on to all that a shell starts."""
+    def add_running(self, process: Process, now_ns: int, netns_cookie: Callable[[], int]) -> bool:
+        """A process that runs already; whether it is a sighting.
+
+        Its files make it one. A key does not: a shell hands that to all that it starts. `netns_cookie` gives its network namespace.
+        """
         pieces = tuple(process_evidence.of_process(process))
-        if not any(DEFINITIONS[piece.kind].aspect is Aspect.FILES for piece in pieces):
-            return
+        if not any(DEFINITIONS[piece.kind].aspect is Aspect.FILES for piece in pieces) or self._is_gate(0, process.process):
+            return False
         held = self._hold(sightings.program_of(process), now_ns)
+        held.agent = self._agent(0, netns_cookie(), process.process)
         self._count_process(held, process.process, process.started_ns)
         held.add(pieces)
+        return True
 
     def add_open(self, process: Process, remote: str, now_ns: int) -> None:
         """A connection that was open before the events began; told only of a program that is a sighting already."""
@@ -225,12 +230,11 @@ class Discovery:
     ) -> None:
         """One call of a program. The gate's own calls are those of the agents behind it, and told by it."""
         netns_cookie = seen.netns_cookie if isinstance(seen, Event) else 0
-        if seen.cgroup_id in self._governance.gate_cgroups or seen.process in self._governance.gate_processes:
+        if self._is_gate(seen.cgroup_id, seen.process):
             return
-        governed = self._governance.attribute(cgroups=frozenset({seen.cgroup_id}), netns_cookie=netns_cookie, process=seen.process)
         self.counters.calls += 1
         held = self._hold(program, time_ns)
-        held.agent = governed[0].agent if governed is not None else ""
+        held.agent = self._agent(seen.cgroup_id, netns_cookie, seen.process)
         self._count_process(held, seen.process, seen.started_ns if isinstance(seen, Event) else 0)
         held.add(pieces)
         held.add(process_evidence.of_process(process) if process is not None else _of_program(program))
@@ -239,6 +243,14 @@ class Discovery:
             held.model_calls += self._providers.provider_of(host) is not None
         if held.model_calls >= REPEATED_CONNECTIONS:
             held.add((Evidence(kind=EvidenceKind.REPEATED),))
+
+    def _is_gate(self, cgroup_id: int, process: int) -> bool:
+        return cgroup_id in self._governance.gate_cgroups or process in self._governance.gate_processes
+
+    def _agent(self, cgroup_id: int, netns_cookie: int, process: int) -> str:
+        """The governed agent that a process is; empty for none."""
+        found = self._governance.attribute(cgroups=frozenset({cgroup_id}), netns_cookie=netns_cookie, process=process)
+        return found[0].agent if found is not None else ""
 
     def _reach_if_held(self, payload: Payload, host: str) -> None:
         """A place that says nothing by itself: told of a program that is a sighting already, without reading the process for it."""

@@ -45,6 +45,7 @@ class ListedSocket:
     cookie: int
     cgroup_id: int
     uid: int
+    inode: int = 0
     local: Endpoint | None
     local_port: int
     remote: Endpoint | None
@@ -109,6 +110,7 @@ def connections(sockets: Iterable[ListedSocket], netns_cookie: int, now_ns: int)
             cgroup_id=found.cgroup_id,
             netns_cookie=netns_cookie,
             uid=found.uid,
+            inode=found.inode,
             seen_ns=now_ns,
             local=found.local,
             remote=found.remote,
@@ -140,13 +142,14 @@ def parse(data: bytes) -> Iterator[ListedSocket | None]:
 
 
 def _listed(answer: bytes) -> ListedSocket:
-    family, state, _, _, source, target, from_, to, _, cookie, _, _, _, uid, _ = _ANSWER.unpack_from(answer)
+    family, state, _, _, source, target, from_, to, _, cookie, _, _, _, uid, inode = _ANSWER.unpack_from(answer)
     port = int.from_bytes(source, "big")
     return ListedSocket(
         state=state,
         cookie=cookie,
         cgroup_id=_cgroup_id(answer[_ANSWER.size :]),
         uid=uid,
+        inode=inode,
         local=endpoint(_address(family, from_), port),
         local_port=port,
         remote=endpoint(_address(family, to), int.from_bytes(target, "big")),

@@ -20,6 +20,7 @@ from hopgate.audit.records import Flow
 from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.children import Applied, Failed, MessageError, Ready
 from sensor import open_connections, state
+from sensor.clock import now_ns, wall_ns
 from sensor.connections import OpenSocket
 from sensor.flows import FlowTracker
 from sensor.kernel import Kernel, KernelError
@@ -34,16 +35,6 @@ OLDER_SECONDS: Final = 5.0
 # Cgroups and namespaces are never numbered again, so agents that have ended do no harm; their last events come after their end.
 _KEPT_AGENTS: Final = 1_024
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-
-
-def now_ns() -> int:
-    """The clock of the kernel's events."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-def wall_ns(boot_ns: int) -> int:
-    """A time of the kernel's events in Unix nanoseconds."""
-    return boot_ns + time.time_ns() - now_ns()
 
 
 class Sensor:

@@ -82,6 +82,26 @@ class Processes:
                 if found is not None and (found.executable or found.command.shown):
                     yield found
 
+    def parents(self) -> dict[int, int]:
+        """The parent of each process."""
+        found = {}
+        for entry in (path.name for path in self._proc.iterdir()):
+            if entry.isdigit():
+                with contextlib.suppress(OSError):
+                    found[int(entry)] = _stat((self._proc / entry / "stat").read_bytes())[1]
+        return found
+
+    def sockets(self, process: int) -> frozenset[int]:
+        """The inode numbers of the sockets that a process holds; none when it is gone or may not be looked at."""
+        found = set()
+        with contextlib.suppress(OSError):
+            for entry in (self._proc / str(process) / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    kind, _, number = str(entry.readlink()).partition(":[")
+                    if kind == "socket":
+                        found.add(int(number.removesuffix("]")))
+        return frozenset(found)
+
     def _read(self, folder: int, process: int, started_ns: int) -> Process | None:
         name, parent, began_ns = _stat(_contents(folder, "stat"))
         # The kernel rounds down to ticks; one more for clocks that are read one after the other.

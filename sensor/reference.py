@@ -56,9 +56,9 @@ def _classes() -> str:
 
 In words: {", ".join(f"from {first} points on {word}" for word, first in sorted(words.items(), key=lambda item: item[1]))}.
 
-One handshake of a program that is neither a browser nor a command-line client has {classify.SHADOW_WEIGHT} points or more: it is worth a
-look. One call with curl has not: mostly a person tries something. The same call from a container, with a key in the environment, or again and
-again, has."""
+One handshake of a program that is neither a browser nor a command-line client has {classify.SHADOW_WEIGHT} points or more: it is
+worth a look. One call with curl has not: mostly a person tries something. The same call from a container, with a key in the environment,
+or again and again, has."""
 
 
 def _unknown() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from ipaddress import ip_address
 
@@ -316,18 +317,26 @@ def test_a_tunnel_is_to_the_model_not_to_the_proxy(machine: Machine) -> None:
 
 def test_what_runs_already_is_told_by_its_files(machine: Machine, known: Providers) -> None:
     plain = dataclasses.replace(process(7), variables=("OPENAI_API_KEY",))
-    machine.discovery.add_running(plain, machine.now_ns)
+    machine.discovery.add_running(plain, machine.now_ns, lambda: 1)
     assert machine.discovery.sightings() == []
-    machine.discovery.add_running(dataclasses.replace(plain, packages=(known.packages[0],)), machine.now_ns)
+    machine.discovery.add_running(dataclasses.replace(plain, packages=(known.packages[0],)), machine.now_ns, lambda: 1)
     assert (machine.only().kind, machine.only().has_called, machine.only().processes) == (SightingClass.SHADOW, False, 1)
     machine.discovery.add_open(plain, "192.0.2.1:443", machine.now_ns)
     machine.discovery.add_open(process(8, script="other.py"), "192.0.2.2:443", machine.now_ns)
     assert [place.host for place in machine.only().reached] == ["192.0.2.1:443"]
 
 
+def test_what_runs_in_an_agents_namespace_is_registered_and_next_to_it_not(machine: Machine, known: Providers) -> None:
+    machine.discovery.govern(Governance(agents=(Governed(agent="demo/planner", namespaces=frozenset({5})),)))
+    for namespace, expected in ((5, SightingClass.REGISTERED), (6, SightingClass.NOTHING)):
+        found = dataclasses.replace(process(namespace, script=f"{namespace}.py"), packages=(known.packages[0],))
+        assert machine.discovery.add_running(found, machine.now_ns, functools.partial(int, namespace))
+        assert {seen.process: seen.kind for seen in machine.discovery.sightings()}[namespace] is expected
+
+
 def test_the_same_process_found_running_and_then_calling_is_one(machine: Machine, known: Providers) -> None:
     found = machine.run(dataclasses.replace(process(7), packages=(known.packages[0],)))
-    machine.discovery.add_running(found, machine.now_ns)
+    machine.discovery.add_running(found, machine.now_ns, lambda: 1)
     machine.call(7)
     assert machine.only().processes == 1
 
