@@ -1,8 +1,9 @@
 """From events, first bytes and what /proc says to sightings. Does no I/O: whoever makes it hands in how processes and cgroups are read.
 
 A call is attributed by its socket's cookie to the process that asked for the connection, as the kernel named it then; where that is not
-known, by its cgroup to a container or unit. A process is read when it first connects, since a short program is gone before anything can
-be said of its call, and again with the evidence, since libraries are loaded later. All memory is bounded; what is dropped is counted.
+known, by its cgroup to a container or unit. A process is read when it begins a program and when it first connects, since a short one is
+gone before anything can be said of its call, and again with the evidence, since libraries are loaded later. All memory is bounded; what
+is dropped is counted.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ ReadProcess = Callable[[int, int], Process | None]
 
 @dataclass(slots=True)
 class Counters:
-    """What discovery has done. `unread` processes were gone before they could be read; `evicted` sightings were dropped for room."""
+    """What discovery has done. `unread` calls were of processes gone before they could be read; `evicted` sightings were dropped for room."""
 
     calls: int = 0
     unread: int = 0
@@ -54,9 +55,12 @@ class Counters:
 
 @dataclass(slots=True)
 class _Known:
+    """A process as it was read; `early`: before it did anything but begin."""
+
     process: Process | None
     started_ns: int
     read_ns: int
+    early: bool = False
 
 
 @dataclass(slots=True)
@@ -123,13 +127,14 @@ class Discovery:
         match event.operation:
             case Operation.CONNECT:
                 _remember(self._sockets, event.cookie, event, _MAX_SOCKETS)
-                self._read_early(event)
+                self._read_early(event, early=False)
             case Operation.ESTABLISHED:
                 name = self._names.get(str(event.remote.ip)) if event.remote is not None and event.protocol == TCP else None
                 if name is not None:
                     _remember(self._unspoken, event.cookie, (event.time_ns, name), _MAX_NAMES)
             case Operation.EXECUTED:
                 self._processes.pop(event.process, None)
+                self._read_early(event, early=True)
             case _:
                 pass
 
@@ -306,39 +311,40 @@ class Discovery:
         found = self._process(process, started_ns, time_ns) if process else None
         if found is not None:
             return sightings.program_of(found, cgroup), found
+        self.counters.unread += process != 0
         executable = self._executed.get(process, "") if process else ""
-        name = socket.command if socket is not None else executable.rpartition("/")[2]
+        name = executable.rpartition("/")[2] or (socket.command if socket is not None else "")
         uid = socket.uid if socket is not None else -1
-        program = Program(
-            name=name, executable=executable, shown=executable or name, uid=uid, placement=containers.place(cgroup), cgroup=cgroup
-        )
+        program = Program(name=name, executable=executable, shown=name, uid=uid, placement=containers.place(cgroup), cgroup=cgroup)
         return program, None
 
-    def _read_early(self, event: Event) -> None:
-        """Read a process that connects for the first time, unless too many do at once."""
+    def _read_early(self, event: Event, *, early: bool) -> None:
+        """Read a process before there is anything to say of it, unless too many begin or connect at once."""
+        known = self._processes.get(event.process)
+        if not event.process or (known is not None and known.started_ns == event.started_ns and not known.early):
+            return
         second = event.time_ns // _SECOND
         since, count = self._reads
-        known = self._processes.get(event.process)
-        if not event.process or (known is not None and known.started_ns == event.started_ns):
-            return
         if second != since:
             since, count = second, 0
         if count < _READS_PER_SECOND:
-            self._process(event.process, event.started_ns, event.time_ns)
+            self._read(event.process, event.started_ns, event.time_ns, early=early)
         self._reads = (since, count + 1)
 
     def _process(self, process: int, started_ns: int, time_ns: int) -> Process | None:
         known = self._processes.get(process)
-        if known is not None and known.started_ns != started_ns:
-            known = None
-        if known is not None and time_ns - known.read_ns < _FRESH_NS:
+        if known is not None and known.started_ns == started_ns and not known.early and time_ns - known.read_ns < _FRESH_NS:
             return known.process
+        return self._read(process, started_ns, time_ns, early=False)
+
+    def _read(self, process: int, started_ns: int, time_ns: int, *, early: bool) -> Process | None:
+        known = self._processes.get(process)
         found = self._read_process(process, started_ns)
-        if found is None:
-            self.counters.unread += known is None
+        if found is None and known is not None and known.started_ns == started_ns:
             # What was read while it lived stays true of what it did.
-            found = known.process if known is not None else None
-        _remember(self._processes, process, _Known(process=found, started_ns=started_ns, read_ns=time_ns), _MAX_PROCESSES)
+            found = known.process
+        kept = _Known(process=found, started_ns=started_ns, read_ns=time_ns, early=early)
+        _remember(self._processes, process, kept, _MAX_PROCESSES)
         return found
 
     def _sighting(self, held: _Held) -> Sighting:

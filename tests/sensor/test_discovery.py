@@ -219,6 +219,19 @@ def test_a_short_process_is_read_when_it_connects(machine: Machine) -> None:
     assert machine.only().program.script == "agent.py"
 
 
+def test_a_process_that_begins_is_read_at_once_and_again_when_it_connects(machine: Machine, known: Providers) -> None:
+    machine.run(process(7))
+    began = Event(operation=Operation.EXECUTED, time_ns=machine.now_ns, process=7, started_ns=SECOND, cgroup_id=1)
+    machine.discovery.add_event(began)
+    assert machine.reads == 1
+    machine.run(dataclasses.replace(process(7), packages=(known.packages[0],)))
+    event = machine.connect(7)
+    machine.processes.clear()
+    machine.hello(event)
+    assert K.SDK_IN_USE in kinds(machine.only())
+    assert machine.discovery.counters.unread == 0
+
+
 def test_what_a_process_loads_later_is_seen_with_its_next_call(machine: Machine, known: Providers) -> None:
     machine.run(process(7))
     machine.call(7)
