@@ -46,7 +46,7 @@ ReadProcess = Callable[[int, int], Process | None]
 
 @dataclass(slots=True)
 class Counters:
-    """What discovery has done. `unread` calls were of processes gone before they could be read; `evicted` sightings were dropped for room."""
+    """What discovery has done. `unread` calls are of processes gone before they could be read, `evicted` sightings dropped for room."""
 
     calls: int = 0
     unread: int = 0

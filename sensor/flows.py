@@ -11,14 +11,14 @@ may come twice. Only sockets of governed agents are kept, and a bounded number o
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from hopgate.audit.records import Flow
 from sensor import flow_records
 from sensor.connections import OpenSocket, Seen, attempts_of, clients_of, datagrams_of, see, started_of
-from sensor.events import TCP, Endpoint, Event, Flag, Operation
+from sensor.events import TCP, Endpoint, Event, Flag, Operation, Wanted
 from sensor.flow_records import Phase
 from sensor.verdict import Governance, Judgement, Verdict, judge
 
@@ -97,6 +97,10 @@ class FlowTracker:
         self._cgroups = frozenset().union(*(governed.cgroups for governed in governance.agents))
         self._namespaces = frozenset().union(*(governed.namespaces for governed in governance.agents))
 
+    def wanted(self) -> Wanted:
+        """Which events can be of governed agents' connections; a zero cookie or namespace names none."""
+        return Wanted(cgroups=self._cgroups, namespaces=self._namespaces, cookies=self._sockets)
+
     def add_event(self, event: Event, now_ns: int) -> None:
         """Take in one event; any order, also twice. `now_ns` is when it was read."""
         if event.operation is Operation.ACCEPTED:
@@ -125,6 +129,21 @@ class FlowTracker:
         known = found.cookie in self._sockets or found.cookie in self._done
         if not known and (found.cgroup_id in self._cgroups or found.netns_cookie in self._namespaces):
             self._touch(found.cookie, self._hold(found.cookie, _Socket(before=found), now_ns), now_ns)
+
+    def older(self) -> frozenset[int]:
+        """The cookies of connections that stood before the events began: the kernel does not tell their end."""
+        return frozenset(held.before.cookie for held in self._sockets.values() if held.before is not None)
+
+    def end_older(self, cookies: Iterable[int], now_ns: int) -> list[Flow]:
+        """Tell of the end of those older connections that are no longer there."""
+        told: list[Flow] = []
+        for cookie in cookies:
+            held = self._sockets.get(cookie)
+            if held is not None and held.before is not None:
+                told += self._flow(self._see(held.events, held.before), (cookie, held.number), Phase.ENDED, now_ns)
+                held.number, held.over_ns = held.number + 1, now_ns
+                self._drop(cookie, held)
+        return told
 
     def name_socket(self, cookie: int, name: str) -> None:
         """The name that a handshake on this socket asked for."""

@@ -21,6 +21,7 @@ from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.children import Applied, Failed, MessageError, Ready
 from sensor import open_connections, state
 from sensor.clock import now_ns, wall_ns
+from sensor.connections import OpenSocket
 from sensor.flows import FlowTracker
 from sensor.kernel import Kernel, KernelError
 from sensor.open_connections import ListingError
@@ -29,6 +30,8 @@ from sensor.verdict import Governance, Governed
 
 _log = logging.getLogger("sensor")
 POLL_SECONDS: Final = 0.05
+# How late the end of a connection that is older than the sensor is told; nothing is listed while there is none.
+OLDER_SECONDS: Final = 5.0
 # Cgroups and namespaces are never numbered again, so agents that have ended do no harm; their last events come after their end.
 _KEPT_AGENTS: Final = 1_024
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -62,26 +65,38 @@ class Sensor:
 
     async def list_open(self) -> None:
         """Take in what stood before the events began."""
+        found = await self._listed()
+        self.poll()
+        for each in found or ():
+            self._tracker.add_open(each, now_ns())
+
+    async def end_older(self) -> None:
+        """Tell of the end of what stood before the events began: no event does."""
+        older = self._tracker.older()
+        if older and (found := await self._listed()) is not None:
+            self._write(self._tracker.end_older(older - {each.cookie for each in found}, now_ns()))
+
+    async def _listed(self) -> list[OpenSocket] | None:
         try:
             found = await asyncio.to_thread(open_connections.find, now_ns())
         except ListingError as error:
             self._unlisted = f"connections older than the sensor: {error}"
-            return
-        self.poll()
-        for each in found:
-            self._tracker.add_open(each, now_ns())
+            return None
+        self._unlisted = ""
+        return found
 
     def poll(self) -> None:
         """Read what the kernel has, and write what is to be told by now."""
         read_at = now_ns()
-        for event in self._kernel.events():
+        for event in self._kernel.events(self._tracker.wanted()):
             self._tracker.add_event(event, read_at)
         self._count_losses(read_at)
         self._write(self._tracker.due(read_at))
 
-    def finish(self) -> None:
+    async def finish(self) -> None:
         """Write what was not told yet."""
         self.poll()
+        await self.end_older()
         self._write(self._tracker.finish(now_ns()))
 
     def report(self) -> Report:
@@ -126,15 +141,16 @@ async def serve(kernel: Kernel, spool_folder: Path) -> int:
     """Serve until standard input ends. Returns the process's exit code."""
     spool = Spool(spool_folder, new_writer("sensor"), clock=time.time, durability=Durability.WRITE)
     sensor = Sensor(kernel, spool)
-    polling = asyncio.create_task(_poll(sensor))
+    tasks = [asyncio.create_task(_poll(sensor)), asyncio.create_task(_end_older(sensor))]
     children.tell(Ready())
     try:
         await _follow_gate(sensor)
     finally:
-        polling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await polling
-        sensor.finish()
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await sensor.finish()
         kernel.close()
         spool.close()
     return 0
@@ -150,6 +166,12 @@ async def _poll(sensor: Sensor) -> None:
     while True:
         await asyncio.sleep(POLL_SECONDS)
         sensor.poll()
+
+
+async def _end_older(sensor: Sensor) -> None:
+    while True:
+        await asyncio.sleep(OLDER_SECONDS)
+        await sensor.end_older()
 
 
 async def _follow_gate(sensor: Sensor) -> None:

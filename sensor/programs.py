@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from sensor import bcc_loader, cgroups, libbpf, objects
-from sensor.events import Event, Payload, read_events, read_payload
+from sensor.events import Event, Payload, Wanted, read_events, read_payload
 from sensor.kernel import Counter, Hook, Kernel, KernelError, Loader
 from sensor.ring import Ring
 from sensor.tracepoints import Tracepoints
@@ -193,9 +193,9 @@ class _Programs:
         """The rings'."""
         return tuple(ring.descriptor for ring in self._rings.values())
 
-    def events(self) -> list[Event]:
+    def events(self, wanted: Wanted | None = None) -> list[Event]:
         """What the events ring holds."""
-        return list(read_events(b"".join(self._rings["events"].read())))
+        return list(read_events(b"".join(self._rings["events"].read()), wanted))
 
     def payloads(self) -> list[Payload]:
         """What the payloads ring holds."""

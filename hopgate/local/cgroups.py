@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hopgate.local import mounts
+from sensor import cgroups
 
 _PROCESSES: Final = "cgroup.procs"
 # proc_pid_cgroup(5): the line of the unified hierarchy
@@ -34,13 +34,13 @@ class Cgroup:
 
 def own() -> Path | None:
     """The folder of this process's cgroup; None where no unified hierarchy is mounted, or it does not show this process."""
-    found = [mount for mount in mounts.parse(Path("/proc/self/mountinfo").read_text(encoding="utf-8")) if mount.kind == "cgroup2"]
+    hierarchy = cgroups.find()
     lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    inner = next((Path(line.removeprefix(_UNIFIED)) for line in lines if line.startswith(_UNIFIED)), None)
-    for mount in found:
-        if inner is not None and inner.is_relative_to(mount.root):
-            return mount.point / inner.relative_to(mount.root)
-    return None
+    inner = next((line.removeprefix(_UNIFIED) for line in lines if line.startswith(_UNIFIED)), None)
+    if hierarchy is None or inner is None:
+        return None
+    path = hierarchy.mount / inner.lstrip("/")
+    return path if path.is_dir() else None
 
 
 def identify(path: Path) -> int:

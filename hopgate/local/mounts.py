@@ -17,12 +17,11 @@ _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One mount: `device` is `major:minor`, `root` the folder of that file system that is seen at `point`, `kind` its type."""
+    """One mount: `device` is `major:minor`, `root` the folder of that file system that is seen at `point`."""
 
     device: str
     root: Path
     point: Path
-    kind: str
 
 
 def parse(mountinfo: str) -> tuple[Mount, ...]:
@@ -31,9 +30,7 @@ def parse(mountinfo: str) -> tuple[Mount, ...]:
     for line in mountinfo.splitlines():
         fields = line.split(" ")
         if len(fields) > 5:
-            # Optional fields end with a hyphen; behind it stands the type.
-            kind = fields[fields.index("-", 6) + 1] if "-" in fields[6:-1] else ""
-            found.append(Mount(device=fields[2], root=Path(_unescaped(fields[3])), point=Path(_unescaped(fields[4])), kind=kind))
+            found.append(Mount(device=fields[2], root=Path(_unescaped(fields[3])), point=Path(_unescaped(fields[4]))))
     return tuple(found)
 
 

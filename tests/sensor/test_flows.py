@@ -281,6 +281,19 @@ def test_a_connection_that_began_before_is_told_at_its_end_with_its_verdict(foun
     assert made.finish(11 * SECOND) == []
 
 
+def test_a_connection_that_began_before_ends_when_it_is_not_there_any_more() -> None:
+    made = tracker()
+    made.add_open(open_socket(), SECOND)
+    for each in through(4, 0):
+        made.add_event(each, SECOND)
+    assert made.older() == {9}
+    assert made.end_older({4}, 2 * SECOND) == []  # its end is told by an event
+    [ended] = made.end_older({9}, 3 * SECOND)
+    assert (ended.phase, ended.reason, ended.duration_us) == ("Ended", "BeganBefore", 2_000_000)
+    assert made.older() == frozenset()
+    assert made.end_older({9}, 4 * SECOND) == []
+
+
 def test_an_open_connection_that_events_told_of_is_not_told_twice() -> None:
     made = tracker()
     for each in through(9, 0):

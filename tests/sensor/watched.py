@@ -83,10 +83,11 @@ class Watched:
     async def sensor(self, said: list[str] | None = None) -> AsyncIterator[SensorProcess]:
         """The sensor, told the state; it has written everything when the block has ended."""
         process = SensorProcess(self.data, (said if said is not None else []).append, wanted=True)
+        await process.update(self.state())
         process.begin(pause_seconds=0)
         try:
             await process.started()
-            await process.update(self.state())
+            await process.update(self.state())  # it is there when this returns
             yield process
         finally:
             await process.stop()

@@ -43,7 +43,6 @@ def refused(address, port, count):
 def again(address, port, count):
     """One socket that tries until it is let in: port 1 refuses, `port` does not."""
     with socket.socket(family_of(address)) as made:
-        made.settimeout(WAIT_SECONDS)
         for _ in range(count - 1):
             with contextlib.suppress(ConnectionRefusedError):
                 made.connect((address, 1))
