@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
+import pty
+import secrets
 import shutil
 import signal
+import struct
 import sys
+import termios
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from sensor import objects
+from sensor import cgroups, objects
 from tests.sensor.model_world import OLLAMA_PORT, PLAIN_PORT, PROXY_PORT, ModelWorld
 
 pytestmark = [
@@ -186,6 +191,80 @@ async def test_seven_connections_of_one_program_are_one_line_with_their_number(w
     assert "Repeated" in kinds(found)
     assert found["processes"] == 1
     assert len([seen for seen in discover.latest.values() if seen["command"].startswith("python3.11 again.py")]) == 1
+
+
+@pytest.fixture
+def container() -> Iterator[Path]:
+    """A cgroup as an engine makes one."""
+    hierarchy = cgroups.find()
+    assert hierarchy is not None
+    made = hierarchy.mount / f"docker-{secrets.token_hex(32)}.scope"
+    made.mkdir()
+    yield made
+    made.rmdir()
+
+
+async def test_a_container_is_told_apart_from_the_same_program_outside(world: ModelWorld, discover: Discover, container: Path) -> None:
+    inside = ("sh", "-c", 'echo 0 > "$1" && shift && exec "$@"', "sh", str(container / "cgroup.procs"))
+    await world.run(*inside, sys.executable, "plain.py", "https://api.openai.com/v1/models")
+    found = await discover.until(lambda: discover.of("python3.11 plain.py", "api.openai.com"))
+    number = container.name.removeprefix("docker-").removesuffix(".scope")
+    assert (found["container"], found["runtime"], found["cgroup"]) == (number, "docker", f"/{container.name}")
+    assert "Unattended" in kinds(found)
+    assert found["user_name"] == ""
+    await world.run_python("plain.py", "https://api.openai.com/v1/models")
+    outside = await discover.until(
+        lambda: next(
+            (seen for seen in discover.latest.values() if seen["command"].startswith("python3.11 plain.py") and not seen["container"]), None
+        )
+    )
+    assert outside["id"] != found["id"]
+    assert "Unattended" not in kinds(outside)
+
+
+async def test_on_a_terminal_there_is_a_table_and_elsewhere_a_line_without_colours(world: ModelWorld) -> None:
+    terminal = asyncio.create_task(_on_a_terminal(80, "--duration", "8"))
+    started = await asyncio.create_subprocess_exec(*COMMAND, "--watch", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+    assert started.stderr is not None
+    assert started.stdout is not None
+    while b"watching" not in await asyncio.wait_for(started.stderr.readline(), 20):
+        pass
+    await world.run_python("sdk.py", environment={"OPENAI_API_KEY": SECRET})
+    line = b""
+    while b"sdk.py" not in line or b"talks to" not in line:
+        line = await asyncio.wait_for(started.stdout.readline(), NAMED_SECONDS)
+    assert b"\x1b" not in line
+    assert b"very likely: python3.11 sdk.py (root, process" in line
+    started.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(started.communicate(), 20)
+    assert started.returncode == 1
+    drawn = await asyncio.wait_for(terminal, 40)
+    assert "\x1b[31m" in drawn
+    assert "sdk.py" in drawn
+    assert SECRET not in drawn
+
+
+async def _on_a_terminal(columns: int, *options: str) -> str:
+    """What it draws on a terminal of so many columns."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    started = await asyncio.create_subprocess_exec(*COMMAND, *options, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    loop, drawn, ended = asyncio.get_running_loop(), bytearray(), asyncio.Event()
+
+    def read() -> None:
+        try:
+            drawn.extend(os.read(leader, 65536))
+        except OSError:  # the other end is closed
+            loop.remove_reader(leader)
+            ended.set()
+
+    loop.add_reader(leader, read)
+    await started.wait()
+    await ended.wait()
+    os.close(leader)
+    return drawn.decode()
 
 
 @pytest.mark.parametrize(
