@@ -54,7 +54,7 @@ class Compiled:
     def __init__(self, compiler: Any, programs: dict[str, int], refused: dict[str, str]) -> None:
         self.programs = programs
         self.refused = refused
-        self.maps: dict[str, int] = {name: compiler.get_table(name).map_fd for name in _MAPS}
+        self.maps: dict[str, int] = {name: compiler.get_table(name.encode()).map_fd for name in _MAPS}
         self._compiler = compiler
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ def load(map_bytes: Mapping[str, int]) -> Compiled:
     bcc = _module()
     sizes = [f"-D{name.upper()}_PAGES={size // mmap.PAGESIZE}" for name, size in map_bytes.items()]
     try:
-        compiler = bcc.BPF(text=_text(objects.MAIN), cflags=["-DBCC", *sizes])
+        compiler = bcc.BPF(text=_text(objects.MAIN).encode(), cflags=["-DBCC", *sizes])
     except Exception as error:  # bcc raises plain Exception
         raise BccError(
             f"bcc could not compile the sensor's programs: {error}", remedy="install the headers of the running kernel"
@@ -81,7 +81,7 @@ def load(map_bytes: Mapping[str, int]) -> Compiled:
     refused: dict[str, str] = {}
     for name, (kind, attach_type) in _TYPES.items():
         try:
-            programs[name] = compiler.load_func(name, kind, attach_type=attach_type).fd
+            programs[name] = compiler.load_func(name.encode(), kind, attach_type=attach_type).fd
         except Exception as error:  # noqa: BLE001 - bcc raises plain Exception
             refused[name] = str(error)
     return Compiled(compiler, programs, refused)

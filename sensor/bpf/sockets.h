@@ -65,7 +65,11 @@ static __always_inline void tell_datagram(struct bpf_sock_addr *ctx, struct dest
 PROGRAM("cgroup/sendmsg4", sendmsg4, struct bpf_sock_addr *ctx)
 {
 	struct destination destination = {};
+	struct bpf_sock *socket = ctx->sk;
 
+	/* The kernel gives a datagram of a connected IPv6 socket its mapped address anew, so that it comes here; connect6 told of it. */
+	if (socket && socket->dst_ip4 == ctx->user_ip4 && socket->dst_port == (__u16)ctx->user_port)
+		return GO_ON;
 	put_ip4(destination.address, ctx->user_ip4);
 	tell_datagram(ctx, &destination);
 	return GO_ON;
