@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _has(value: object, fields: dict[str, object]) -> bool:
 
 @pytest.fixture(scope="session")
 def kernel(loader: Loader) -> Iterator[Kernel]:
-    with programs.open(loader=loader) as opened:
+    with contextlib.closing(programs.open(loader=loader)) as opened:
         yield opened
 
 
