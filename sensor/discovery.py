@@ -63,6 +63,15 @@ class _Known:
     early: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Who called, as the kernel's events name it; 0 where they don't."""
+
+    cgroup_id: int = 0
+    netns_cookie: int = 0
+    process: int = 0
+
+
 @dataclass(slots=True)
 class _Held:
     """A sighting while it grows."""
@@ -71,7 +80,7 @@ class _Held:
     first_ns: int
     last_ns: int
     agent: str = ""
-    process: int = 0
+    caller: _Caller = _Caller()
     processes: set[tuple[int, int]] = field(default_factory=set)
     evidence: dict[Evidence, None] = field(default_factory=dict)
     reached: dict[str, list[int]] = field(default_factory=dict)
@@ -119,8 +128,14 @@ class Discovery:
         self._reads = (0, 0)
 
     def govern(self, governance: Governance) -> None:
-        """Put `governance` in force for what is seen from now on."""
+        """Put `governance` in force, also for what was seen before; an agent that has ended meanwhile stays one."""
         self._governance = governance
+        for key, held in list(self._held.items()):
+            if self._is_gate(held.caller.cgroup_id, held.caller.process):
+                del self._held[key]
+            elif agent := self._agent(held.caller):
+                held.changed |= agent != held.agent
+                held.agent = agent
 
     def add_event(self, event: Event) -> None:
         """Take in one event, in the order of the ring."""
@@ -183,8 +198,7 @@ class Discovery:
         if not any(DEFINITIONS[piece.kind].aspect is Aspect.FILES for piece in pieces) or self._is_gate(0, process.process):
             return False
         held = self._hold(sightings.program_of(process), now_ns)
-        held.agent = self._agent(0, netns_cookie(), process.process)
-        self._count_process(held, process.process, process.started_ns)
+        self._count_caller(held, _Caller(0, netns_cookie(), process.process), process.started_ns)
         held.add(pieces)
         return True
 
@@ -234,13 +248,12 @@ class Discovery:
         self, seen: Event | Payload, program: Program, process: Process | None, pieces: Iterable[Evidence], host: str, time_ns: int
     ) -> None:
         """One call of a program. The gate's own calls are those of the agents behind it, and told by it."""
-        netns_cookie = seen.netns_cookie if isinstance(seen, Event) else 0
-        if self._is_gate(seen.cgroup_id, seen.process):
+        caller = _Caller(seen.cgroup_id, seen.netns_cookie if isinstance(seen, Event) else 0, seen.process)
+        if self._is_gate(caller.cgroup_id, caller.process):
             return
         self.counters.calls += 1
         held = self._hold(program, time_ns)
-        held.agent = self._agent(seen.cgroup_id, netns_cookie, seen.process)
-        self._count_process(held, seen.process, seen.started_ns if isinstance(seen, Event) else 0)
+        self._count_caller(held, caller, seen.started_ns if isinstance(seen, Event) else 0)
         held.add(pieces)
         held.add(process_evidence.of_process(process) if process is not None else _of_program(program))
         if host:
@@ -252,9 +265,10 @@ class Discovery:
     def _is_gate(self, cgroup_id: int, process: int) -> bool:
         return cgroup_id in self._governance.gate_cgroups or process in self._governance.gate_processes
 
-    def _agent(self, cgroup_id: int, netns_cookie: int, process: int) -> str:
-        """The governed agent that a process is; empty for none."""
-        found = self._governance.attribute(cgroups=frozenset({cgroup_id}), netns_cookie=netns_cookie, process=process)
+    def _agent(self, caller: _Caller) -> str:
+        """The governed agent that called; empty for none."""
+        cgroups = frozenset({caller.cgroup_id})
+        found = self._governance.attribute(cgroups=cgroups, netns_cookie=caller.netns_cookie, process=caller.process)
         return found[0].agent if found is not None else ""
 
     def _reach_if_held(self, payload: Payload, host: str) -> None:
@@ -294,13 +308,12 @@ class Discovery:
         del self._held[least]
         self.counters.evicted += 1
 
-    @staticmethod
-    def _count_process(held: _Held, process: int, started_ns: int) -> None:
-        if process:
-            held.process = process
-            if len(held.processes) < _MAX_PROCESSES:
-                # /proc and the kernel's events give start times of different precision.
-                held.processes.add((process, started_ns // (_SECOND // 10)))
+    def _count_caller(self, held: _Held, caller: _Caller, started_ns: int) -> None:
+        held.caller = caller
+        held.agent = self._agent(caller)
+        if caller.process and len(held.processes) < _MAX_PROCESSES:
+            # /proc and the kernel's events give start times of different precision.
+            held.processes.add((caller.process, started_ns // (_SECOND // 10)))
 
     def _program(self, socket: Event | None, payload: Payload | None) -> tuple[Program, Process | None]:
         """Who opened a socket: as /proc says, else as the kernel said at the event."""
@@ -354,7 +367,7 @@ class Discovery:
         ]
         return Sighting(
             program=held.program,
-            process=held.process,
+            process=held.caller.process,
             processes=len(held.processes),
             agent=held.agent,
             evidence=tuple(sorted(held.evidence, key=lambda piece: (-abs(piece.weight), piece))),

@@ -22,7 +22,7 @@ def governance(data: Path, parents_of: Callable[[], Mapping[int, int]]) -> Gover
     parents = parents_of()
     return Governance(
         agents=tuple(governed for status in found for agent in status.agents if (governed := _governed(agent)) is not None),
-        gate_processes=frozenset(process for status in found for process in _family(status.pid, parents)),
+        gate_processes=frozenset(process for status in found for process in _family(status, parents)),
     )
 
 
@@ -48,9 +48,9 @@ def _governed(agent: AgentStatus) -> Governed | None:
     return Governed(agent=agent.agent, namespaces=frozenset({namespace}))
 
 
-def _family(process: int, parents: Mapping[int, int]) -> set[int]:
-    """A process and all that descend from it."""
-    family = {process}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
+def _family(status: Status, parents: Mapping[int, int]) -> set[int]:
+    """A gate's process and all that descend from it, but for the agents: a gate may be the child of an agent's run, or its parent."""
+    family, agents = {status.pid}, {agent.pid for agent in status.agents}
+    while more := {child for child, parent in parents.items() if parent in family} - family - agents:
         family |= more
     return family

@@ -32,6 +32,7 @@ SHOWN_WEIGHT: Final = 30
 _TURN_SECONDS: Final = 0.05
 _DRAW_SECONDS: Final = 0.25
 _GATES_SECONDS: Final = 5.0
+_GATES_AGAIN_SECONDS: Final = 0.05
 NOT_WATCHED: Final = 3
 WRONG_USAGE: Final = 2
 
@@ -126,17 +127,20 @@ def _governance(data: Path, watched: Watch) -> Governance:
 
 
 def _turns(watched: Watch, interrupted: Callable[[], bool], seconds: float, data: Path) -> Iterator[None]:
-    """Take in what the kernel tells, turn by turn, until the time is over or somebody interrupts."""
-    end = time.monotonic() + seconds
-    asked = time.monotonic()
-    while not interrupted():
-        now = time.monotonic()
-        if now - asked >= _GATES_SECONDS:
-            watched.discovery.govern(_governance(data, watched))
-            asked = now
-        if now >= end:
-            return
+    """Take in what the kernel tells, turn by turn, until the time is over or somebody interrupts.
+
+    Before a new call is told, the gates are asked whose it is: an agent may have begun a moment ago.
+    """
+    now = asked = time.monotonic()
+    end = now + seconds
+    calls = 0
+    while not interrupted() and now < end:
         watched.turn(min(_TURN_SECONDS, end - now))
+        now = time.monotonic()
+        called = watched.discovery.counters.calls
+        if now - asked >= (_GATES_SECONDS if called == calls else _GATES_AGAIN_SECONDS):
+            watched.discovery.govern(_governance(data, watched))
+            asked, calls = now, called
         yield
 
 

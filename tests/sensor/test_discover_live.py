@@ -30,6 +30,7 @@ from tests.sensor.model_world import OLLAMA_PORT, PLAIN_PORT, PROXY_PORT, ModelW
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.bpf,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
 

@@ -281,6 +281,18 @@ def test_the_gates_own_calls_are_no_sighting(machine: Machine) -> None:
     assert machine.only().process == 8
 
 
+def test_who_is_told_of_later_counts_for_what_was_seen_before(machine: Machine) -> None:
+    for number, script in ((7, "agent.py"), (8, "gate.py"), (9, "shadow.py")):
+        machine.run(process(number, script=script))
+        machine.call(number, cgroup_id=number)
+    machine.discovery.changed(machine.now_ns)
+    machine.discovery.govern(Governance(agents=(Governed(agent="demo/planner", cgroups=frozenset({7})),), gate_processes=frozenset({8})))
+    assert {seen.process: seen.agent for seen in machine.discovery.sightings()} == {7: "demo/planner", 9: ""}
+    assert [seen.process for seen in machine.discovery.changed(machine.now_ns)] == [7]
+    machine.discovery.govern(Governance())
+    assert {seen.process: seen.agent for seen in machine.discovery.sightings()} == {7: "demo/planner", 9: ""}
+
+
 def answer(machine: Machine, event: Event, name: str, *addresses: str) -> None:
     machine.discovery.add_answer(machine.payload(event), name, addresses)
 
