@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hopgate.local import cgroups, folders
+from sensor import objects
 from tests.end_to_end.conftest import World
 from tests.end_to_end.gates import Gate, wait
 
@@ -18,6 +19,11 @@ pytestmark = [pytest.mark.root, pytest.mark.envoy]
 
 PRIME = 13
 REQUEST = "GET /mcp HTTP/1.1\r\nhost: raw.demo.svc\r\nconnection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    objects.build()
 
 
 def sensor(gate: Gate) -> dict[str, Any]:

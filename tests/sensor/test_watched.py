@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -12,12 +13,22 @@ from typing import Any
 
 import pytest
 
+from hopgate.audit.spool import Durability, Spool
+from sensor import objects, programs
+from sensor.kernel import Loader
+from sensor.process import Sensor
+from tests.sensor.kernel.conftest import require
 from tests.sensor.watched import EXEMPT_USER, OUTSIDE, PORT, PROXY_PORT, Watched, end, watched
 
 pytestmark = pytest.mark.root
 
 PRIME = 13
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    objects.build()
 
 
 @pytest.fixture
@@ -241,6 +252,24 @@ async def test_an_agent_without_a_cgroup_is_known_by_its_namespace(world: Watche
     assert counted(world, attribution="Namespace") == {
         ("TCP", "ThroughGate", "AcceptedByGate"): PRIME,
         ("TCP", "Bypass", "NotRedirected"): PRIME,
+    }
+
+
+async def test_by_bcc_which_does_not_say_who_accepted_the_gates_port_stands_for_the_gate(world: Watched) -> None:
+    require(Loader.BCC)
+    spool = Spool(world.data / "spool", "sensor-bcc", clock=lambda: 0.0, durability=Durability.WRITE)
+    with contextlib.closing(programs.open(loader=Loader.BCC)) as kernel:
+        sensor = Sensor(kernel, spool)
+        sensor.apply(world.state())
+        world.call("connect", OUTSIDE[4], count=PRIME)
+        world.call("connect", OUTSIDE[6], count=PRIME, user=EXEMPT_USER)
+        world.call("raw", OUTSIDE[4], count=PRIME)
+        await sensor.finish()
+    spool.close()
+    assert counted(world) == {
+        ("TCP", "ThroughGate", "AcceptedAtGate"): PRIME,
+        ("TCP", "Bypass", "NotRedirected"): PRIME,
+        ("Raw", "Bypass", "RawSocket"): PRIME,
     }
 
 
