@@ -1,8 +1,9 @@
 """From events, first bytes and what /proc says to sightings. Does no I/O: whoever makes it hands in how processes and cgroups are read.
 
 A call is attributed by its socket's cookie to the process that asked for the connection, as the kernel named it then; where that is not
-known, by its cgroup to a container or unit. A process is read when it first connects, since a short program is gone before anything can
-be said of its call, and again with the evidence, since libraries are loaded later. All memory is bounded; what is dropped is counted.
+known, by its cgroup to a container or unit. A process is read when it begins a program and when it first connects, since a short one is
+gone before anything can be said of its call, and again with the evidence, since libraries are loaded later. All memory is bounded; what
+is dropped is counted.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ ReadProcess = Callable[[int, int], Process | None]
 
 @dataclass(slots=True)
 class Counters:
-    """What discovery has done. `unread` processes were gone before they could be read; `evicted` sightings were dropped for room."""
+    """What discovery has done. `unread` calls are of processes gone before they could be read, `evicted` sightings dropped for room."""
 
     calls: int = 0
     unread: int = 0
@@ -54,9 +55,21 @@ class Counters:
 
 @dataclass(slots=True)
 class _Known:
+    """A process as it was read; `early`: before it did anything but begin."""
+
     process: Process | None
     started_ns: int
     read_ns: int
+    early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Who called, as the kernel's events name it; 0 where they don't."""
+
+    cgroup_id: int = 0
+    netns_cookie: int = 0
+    process: int = 0
 
 
 @dataclass(slots=True)
@@ -67,7 +80,7 @@ class _Held:
     first_ns: int
     last_ns: int
     agent: str = ""
-    process: int = 0
+    caller: _Caller = _Caller()
     processes: set[tuple[int, int]] = field(default_factory=set)
     evidence: dict[Evidence, None] = field(default_factory=dict)
     reached: dict[str, list[int]] = field(default_factory=dict)
@@ -115,21 +128,28 @@ class Discovery:
         self._reads = (0, 0)
 
     def govern(self, governance: Governance) -> None:
-        """Put `governance` in force for what is seen from now on."""
+        """Put `governance` in force, also for what was seen before; an agent that has ended meanwhile stays one."""
         self._governance = governance
+        for key, held in list(self._held.items()):
+            if self._is_gate(held.caller.cgroup_id, held.caller.process):
+                del self._held[key]
+            elif agent := self._agent(held.caller):
+                held.changed |= agent != held.agent
+                held.agent = agent
 
     def add_event(self, event: Event) -> None:
         """Take in one event, in the order of the ring."""
         match event.operation:
             case Operation.CONNECT:
                 _remember(self._sockets, event.cookie, event, _MAX_SOCKETS)
-                self._read_early(event)
+                self._read_early(event, early=False)
             case Operation.ESTABLISHED:
                 name = self._names.get(str(event.remote.ip)) if event.remote is not None and event.protocol == TCP else None
                 if name is not None:
                     _remember(self._unspoken, event.cookie, (event.time_ns, name), _MAX_NAMES)
             case Operation.EXECUTED:
                 self._processes.pop(event.process, None)
+                self._read_early(event, early=True)
             case _:
                 pass
 
@@ -178,8 +198,7 @@ class Discovery:
         if not any(DEFINITIONS[piece.kind].aspect is Aspect.FILES for piece in pieces) or self._is_gate(0, process.process):
             return False
         held = self._hold(sightings.program_of(process), now_ns)
-        held.agent = self._agent(0, netns_cookie(), process.process)
-        self._count_process(held, process.process, process.started_ns)
+        self._count_caller(held, _Caller(0, netns_cookie(), process.process), process.started_ns)
         held.add(pieces)
         return True
 
@@ -229,13 +248,12 @@ class Discovery:
         self, seen: Event | Payload, program: Program, process: Process | None, pieces: Iterable[Evidence], host: str, time_ns: int
     ) -> None:
         """One call of a program. The gate's own calls are those of the agents behind it, and told by it."""
-        netns_cookie = seen.netns_cookie if isinstance(seen, Event) else 0
-        if self._is_gate(seen.cgroup_id, seen.process):
+        caller = _Caller(seen.cgroup_id, seen.netns_cookie if isinstance(seen, Event) else 0, seen.process)
+        if self._is_gate(caller.cgroup_id, caller.process):
             return
         self.counters.calls += 1
         held = self._hold(program, time_ns)
-        held.agent = self._agent(seen.cgroup_id, netns_cookie, seen.process)
-        self._count_process(held, seen.process, seen.started_ns if isinstance(seen, Event) else 0)
+        self._count_caller(held, caller, seen.started_ns if isinstance(seen, Event) else 0)
         held.add(pieces)
         held.add(process_evidence.of_process(process) if process is not None else _of_program(program))
         if host:
@@ -247,9 +265,10 @@ class Discovery:
     def _is_gate(self, cgroup_id: int, process: int) -> bool:
         return cgroup_id in self._governance.gate_cgroups or process in self._governance.gate_processes
 
-    def _agent(self, cgroup_id: int, netns_cookie: int, process: int) -> str:
-        """The governed agent that a process is; empty for none."""
-        found = self._governance.attribute(cgroups=frozenset({cgroup_id}), netns_cookie=netns_cookie, process=process)
+    def _agent(self, caller: _Caller) -> str:
+        """The governed agent that called; empty for none."""
+        cgroups = frozenset({caller.cgroup_id})
+        found = self._governance.attribute(cgroups=cgroups, netns_cookie=caller.netns_cookie, process=caller.process)
         return found[0].agent if found is not None else ""
 
     def _reach_if_held(self, payload: Payload, host: str) -> None:
@@ -289,13 +308,12 @@ class Discovery:
         del self._held[least]
         self.counters.evicted += 1
 
-    @staticmethod
-    def _count_process(held: _Held, process: int, started_ns: int) -> None:
-        if process:
-            held.process = process
-            if len(held.processes) < _MAX_PROCESSES:
-                # /proc and the kernel's events give start times of different precision.
-                held.processes.add((process, started_ns // (_SECOND // 10)))
+    def _count_caller(self, held: _Held, caller: _Caller, started_ns: int) -> None:
+        held.caller = caller
+        held.agent = self._agent(caller)
+        if caller.process and len(held.processes) < _MAX_PROCESSES:
+            # /proc and the kernel's events give start times of different precision.
+            held.processes.add((caller.process, started_ns // (_SECOND // 10)))
 
     def _program(self, socket: Event | None, payload: Payload | None) -> tuple[Program, Process | None]:
         """Who opened a socket: as /proc says, else as the kernel said at the event."""
@@ -306,39 +324,40 @@ class Discovery:
         found = self._process(process, started_ns, time_ns) if process else None
         if found is not None:
             return sightings.program_of(found, cgroup), found
+        self.counters.unread += process != 0
         executable = self._executed.get(process, "") if process else ""
-        name = socket.command if socket is not None else executable.rpartition("/")[2]
+        name = executable.rpartition("/")[2] or (socket.command if socket is not None else "")
         uid = socket.uid if socket is not None else -1
-        program = Program(
-            name=name, executable=executable, shown=executable or name, uid=uid, placement=containers.place(cgroup), cgroup=cgroup
-        )
+        program = Program(name=name, executable=executable, shown=name, uid=uid, placement=containers.place(cgroup), cgroup=cgroup)
         return program, None
 
-    def _read_early(self, event: Event) -> None:
-        """Read a process that connects for the first time, unless too many do at once."""
+    def _read_early(self, event: Event, *, early: bool) -> None:
+        """Read a process before there is anything to say of it, unless too many begin or connect at once."""
+        known = self._processes.get(event.process)
+        if not event.process or (known is not None and known.started_ns == event.started_ns and not known.early):
+            return
         second = event.time_ns // _SECOND
         since, count = self._reads
-        known = self._processes.get(event.process)
-        if not event.process or (known is not None and known.started_ns == event.started_ns):
-            return
         if second != since:
             since, count = second, 0
         if count < _READS_PER_SECOND:
-            self._process(event.process, event.started_ns, event.time_ns)
+            self._read(event.process, event.started_ns, event.time_ns, early=early)
         self._reads = (since, count + 1)
 
     def _process(self, process: int, started_ns: int, time_ns: int) -> Process | None:
         known = self._processes.get(process)
-        if known is not None and known.started_ns != started_ns:
-            known = None
-        if known is not None and time_ns - known.read_ns < _FRESH_NS:
+        if known is not None and known.started_ns == started_ns and not known.early and time_ns - known.read_ns < _FRESH_NS:
             return known.process
+        return self._read(process, started_ns, time_ns, early=False)
+
+    def _read(self, process: int, started_ns: int, time_ns: int, *, early: bool) -> Process | None:
+        known = self._processes.get(process)
         found = self._read_process(process, started_ns)
-        if found is None:
-            self.counters.unread += known is None
+        if found is None and known is not None and known.started_ns == started_ns:
             # What was read while it lived stays true of what it did.
-            found = known.process if known is not None else None
-        _remember(self._processes, process, _Known(process=found, started_ns=started_ns, read_ns=time_ns), _MAX_PROCESSES)
+            found = known.process
+        kept = _Known(process=found, started_ns=started_ns, read_ns=time_ns, early=early)
+        _remember(self._processes, process, kept, _MAX_PROCESSES)
         return found
 
     def _sighting(self, held: _Held) -> Sighting:
@@ -348,7 +367,7 @@ class Discovery:
         ]
         return Sighting(
             program=held.program,
-            process=held.process,
+            process=held.caller.process,
             processes=len(held.processes),
             agent=held.agent,
             evidence=tuple(sorted(held.evidence, key=lambda piece: (-abs(piece.weight), piece))),

@@ -19,6 +19,9 @@ _LIBRARY: Final = "libbpf.so.1"
 # The verifier's own words about one program; the reason is at their end.
 _LOG_BYTES: Final = 1 << 16
 
+# linux/bpf.h BPF_MAP_TYPE_RINGBUF
+_RINGBUF: Final = 27
+
 
 class LibbpfMissingError(KernelError):
     """There is no libbpf on this machine."""
@@ -75,6 +78,11 @@ def load(path: Path, *, map_bytes: Mapping[str, int], without: Collection[str] =
     return Loaded({name: number for name, number in programs.items() if number >= 0}, maps, refused, opened)
 
 
+def try_ring(size: int) -> None:
+    """See whether this process may make a ring. Raises OSError, PermissionError when it may not, and LibbpfMissingError."""
+    os.close(_descriptor(_library().bpf_map_create(_RINGBUF, b"try", 0, 0, size, None)))
+
+
 def link_to_cgroup(program: int, cgroup: int, attach_type: int) -> int:
     """A link that runs a program for a cgroup and all beneath it, beside those of others. Raises OSError."""
     return _descriptor(_library().bpf_link_create(program, cgroup, attach_type, None))
@@ -121,6 +129,7 @@ def _library() -> ctypes.CDLL:
         "bpf_map__set_max_entries": [ctypes.c_void_p, ctypes.c_uint32],
         "bpf_link_create": [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p],
         "bpf_map_lookup_elem": [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p],
+        "bpf_map_create": [ctypes.c_int, ctypes.c_char_p, *[ctypes.c_uint32] * 3, ctypes.c_void_p],
         "libbpf_set_print": one,
     }
     for name, arguments in types.items():

@@ -15,7 +15,7 @@ import pwd
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,8 @@ _UID = re.compile(r"^Uid:\s+\d+\s+(\d+)", re.MULTILINE)
 class Process:
     """A process. `uid` is the effective user's; `user` is empty where no name is known or the name would be another system's.
 
-    `variables` are names only. `readable`: its program could be read; without the right to it only name and user are known.
+    `variables` are names only; the script of `command` is an absolute path. `readable`: its program could be read; without the right to
+    it only name and user are known.
     """
 
     process: int
@@ -134,7 +135,13 @@ class Processes:
         if not text:
             return CommandLine(shown="")
         words = [os.fsdecode(word) for word in text.rstrip(b"\0").split(b"\0")]
-        return arguments.read(executable, words, functools.partial(_is_file, folder))
+        command = arguments.read(executable, words, functools.partial(_is_file, folder))
+        if not command.script or command.script.startswith("/"):
+            return command
+        # Two scripts of one name in two folders are two programs.
+        with contextlib.suppress(OSError):
+            return replace(command, script=os.path.normpath(f"{os.readlink('cwd', dir_fd=folder)}/{command.script}"))
+        return command
 
     def _variables(self, folder: int) -> tuple[str, ...]:
         """Names of variables that hold keys, as the program was started with them. The values go when this returns."""

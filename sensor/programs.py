@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 from sensor import bcc_loader, cgroups, libbpf, objects
 from sensor.events import Event, Payload, Wanted, read_events, read_payload
@@ -93,6 +93,7 @@ def open(  # noqa: A001 - `programs.open(...)` reads as it should; nothing here 
     chosen = sizes or Sizes()
     sized = {"events": chosen.events, "payloads": chosen.payloads}
     try:
+        libbpf.try_ring(chosen.events)
         loaded: LoadedPrograms = libbpf.load(objects.find(), map_bytes=sized) if way is Loader.CO_RE else bcc_loader.load(sized)
     except OSError as error:
         if error.errno in _NO_RIGHT:
@@ -219,9 +220,3 @@ class _Programs:
             ring.close()
         self._rings.clear()
         self._loaded.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

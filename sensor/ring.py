@@ -9,7 +9,6 @@ A record is a head of two words, its length with two marks and its place, and th
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from typing import Final
 
 _BUSY: Final = 1 << 31
@@ -31,23 +30,25 @@ class Ring:
         self._data = memoryview(self._writer_page)[mmap.PAGESIZE :]
         self._words = self._data.cast("I")
 
-    def read(self) -> Iterator[memoryview]:
-        """The whole records that were there at the call, each good until the next one is asked for.
+    def read(self) -> list[bytes]:
+        """Copies of the whole records that were there at the call; bounded by the ring's size.
 
-        Ends at a record that is still being written: those behind it come with the next call. What was handed out is given back to the
-        kernel when the next is asked for, so that a reader which stops halfway loses none and reads none twice.
+        Ends at a record that is still being written: those behind it come with the next call. Each is given back to the kernel when it is
+        copied, not before.
         """
+        records: list[bytes] = []
         position, end = self._position[0], self._end[0]
         while position < end:
             place = position & self._mask
             length = self._words[place >> 2]
             if length & _BUSY:
-                return
+                break
             size = length & ~_DISCARDED
-            position += _HEAD_BYTES + (size + 7 & ~7)
             if not length & _DISCARDED:
-                yield self._data[place + _HEAD_BYTES : place + _HEAD_BYTES + size]
+                records.append(bytes(self._data[place + _HEAD_BYTES : place + _HEAD_BYTES + size]))
+            position += _HEAD_BYTES + (size + 7 & ~7)
             self._position[0] = position
+        return records
 
     def close(self) -> None:
         """Give the memory back. No record may be in use any more."""

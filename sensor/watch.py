@@ -17,6 +17,7 @@ from sensor.cgroups import Cgroups
 from sensor.clock import now_ns, wall_ns
 from sensor.discovery import Discovery
 from sensor.events import Event, Kind, Payload
+from sensor.first_bytes import Answer, FirstBytes, Hello, Request
 from sensor.kernel import Kernel
 from sensor.open_connections import ListingError
 from sensor.processes import Process, Processes
@@ -40,6 +41,7 @@ class Watch:
         self.examined = 0
         self.unreadable = 0
         self.unlisted = ""
+        self._first_bytes = FirstBytes()
         self._poll = select.poll()
         if kernel is not None:
             self._open.callback(kernel.close)
@@ -96,6 +98,19 @@ class Watch:
                 self.discovery.add_executed(payload.process, payload.data.rstrip(b"\0").decode("utf-8", "replace"))
         for event in events:
             self.discovery.add_event(event)
+        for payload in payloads:
+            self._tell(payload)
+
+    def _tell(self, payload: Payload) -> None:
+        match self._first_bytes.read(payload):
+            case Hello(server_name=name):
+                self.discovery.add_hello(payload, name, "")
+            case Request(method=method, target=target, headers=headers):
+                self.discovery.add_request(payload, method, target, headers)
+            case Answer(name=name, addresses=addresses):
+                self.discovery.add_answer(payload, name, addresses)
+            case None:
+                pass
 
     def lost(self) -> int:
         """How many events and first bytes the kernel had no room for."""

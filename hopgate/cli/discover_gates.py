@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,15 +16,13 @@ _ANSWER_SECONDS: Final = 1.0
 
 def governance(data: Path, parents_of: Callable[[], Mapping[int, int]]) -> Governance:
     """All agents of the gates of a data folder; nobody where no gate runs, or it may not be asked. `parents_of` gives each process's."""
-    if os.geteuid() != 0:
-        return Governance()
     found = [status for path in folders.live(data) if (status := _ask(path)) is not None]
     if not found:
         return Governance()
     parents = parents_of()
     return Governance(
         agents=tuple(governed for status in found for agent in status.agents if (governed := _governed(agent)) is not None),
-        gate_processes=frozenset(process for status in found for process in _family(status.pid, parents)),
+        gate_processes=frozenset(process for status in found for process in _family(status, parents)),
     )
 
 
@@ -51,9 +48,9 @@ def _governed(agent: AgentStatus) -> Governed | None:
     return Governed(agent=agent.agent, namespaces=frozenset({namespace}))
 
 
-def _family(process: int, parents: Mapping[int, int]) -> set[int]:
-    """A process and all that descend from it."""
-    family = {process}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
+def _family(status: Status, parents: Mapping[int, int]) -> set[int]:
+    """A gate's process and all that descend from it, but for the agents: a gate may be the child of an agent's run, or its parent."""
+    family, agents = {status.pid}, {agent.pid for agent in status.agents}
+    while more := {child for child, parent in parents.items() if parent in family} - family - agents:
         family |= more
     return family

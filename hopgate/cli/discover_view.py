@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hopgate.cli.output import visible
 from sensor.classify import Likelihood, SightingClass
+from sensor.evidence import DEFINITIONS
 from sensor.sightings import Sighting
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def talks_to(sighting: Sighting) -> list[str]:
 
 def because(sighting: Sighting) -> list[str]:
     """Why it is held for that: the weightiest first."""
-    reasons = [piece.sentence for piece in sighting.evidence]
+    # A look-up before a handshake for the same name says nothing more.
+    named = {(DEFINITIONS[piece.kind].aspect, piece.subject): piece for piece in reversed(sighting.evidence)}
+    reasons = [piece.sentence for piece in sighting.evidence if named[DEFINITIONS[piece.kind].aspect, piece.subject] is piece]
     return [*reasons[:_SHOWN_REASONS], *([f"and {len(reasons) - _SHOWN_REASONS} reasons more"] if len(reasons) > _SHOWN_REASONS else [])]
 
 

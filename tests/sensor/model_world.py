@@ -13,8 +13,9 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import dns.message
 import dns.rrset
@@ -34,12 +35,14 @@ _ANSWER = (
 _ENTER = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
 
 
+Answer = Callable[[Upstream, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 class _Resolver(asyncio.DatagramProtocol):
     """Answers every question for an IPv4 address with ADDRESS, every other with nothing."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         question = dns.message.from_wire(data)
@@ -65,10 +68,12 @@ async def _refuse(upstream: Upstream, reader: asyncio.StreamReader, writer: asyn
 
 
 class ModelWorld:
-    """`folder` has `ca.pem`, which programs are to trust, and is where they run."""
+    """`folder` has `ca.pem`, which programs are to trust, and is where they run. Until `answering` is set, servers keep their answers."""
 
     def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
         self.folder = folder
+        self.answering = asyncio.Event()
+        self.answering.set()
         self._names = names
         self._namespace = Namespace()
         self._namespace.raise_loopback()
@@ -117,11 +122,16 @@ class ModelWorld:
         """Run a script of the folder with this interpreter."""
         return await self.run(sys.executable, script, *arguments, environment=environment)
 
-    async def _serve(self, port: int, *, tls: ssl.SSLContext | None = None, answer: object = _answer) -> None:
+    async def _serve(self, port: int, *, tls: ssl.SSLContext | None = None, answer: Answer = _answer) -> None:
         listener = self._namespace.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((ADDRESS, port))
-        upstream = Upstream(answer=answer, tls=tls)  # type: ignore[arg-type]  # one of the two above
+
+        async def serve(upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self.answering.wait()
+            await answer(upstream, reader, writer)
+
+        upstream = Upstream(answer=serve, tls=tls)
         await upstream.start(listener)
         self._running.push_async_callback(upstream.stop)
 

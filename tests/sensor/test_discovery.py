@@ -219,6 +219,19 @@ def test_a_short_process_is_read_when_it_connects(machine: Machine) -> None:
     assert machine.only().program.script == "agent.py"
 
 
+def test_a_process_that_begins_is_read_at_once_and_again_when_it_connects(machine: Machine, known: Providers) -> None:
+    machine.run(process(7))
+    began = Event(operation=Operation.EXECUTED, time_ns=machine.now_ns, process=7, started_ns=SECOND, cgroup_id=1)
+    machine.discovery.add_event(began)
+    assert machine.reads == 1
+    machine.run(dataclasses.replace(process(7), packages=(known.packages[0],)))
+    event = machine.connect(7)
+    machine.processes.clear()
+    machine.hello(event)
+    assert K.SDK_IN_USE in kinds(machine.only())
+    assert machine.discovery.counters.unread == 0
+
+
 def test_what_a_process_loads_later_is_seen_with_its_next_call(machine: Machine, known: Providers) -> None:
     machine.run(process(7))
     machine.call(7)
@@ -266,6 +279,18 @@ def test_the_gates_own_calls_are_no_sighting(machine: Machine) -> None:
     machine.call(7)
     machine.call(8)
     assert machine.only().process == 8
+
+
+def test_who_is_told_of_later_counts_for_what_was_seen_before(machine: Machine) -> None:
+    for number, script in ((7, "agent.py"), (8, "gate.py"), (9, "shadow.py")):
+        machine.run(process(number, script=script))
+        machine.call(number, cgroup_id=number)
+    machine.discovery.changed(machine.now_ns)
+    machine.discovery.govern(Governance(agents=(Governed(agent="demo/planner", cgroups=frozenset({7})),), gate_processes=frozenset({8})))
+    assert {seen.process: seen.agent for seen in machine.discovery.sightings()} == {7: "demo/planner", 9: ""}
+    assert [seen.process for seen in machine.discovery.changed(machine.now_ns)] == [7]
+    machine.discovery.govern(Governance())
+    assert {seen.process: seen.agent for seen in machine.discovery.sightings()} == {7: "demo/planner", 9: ""}
 
 
 def answer(machine: Machine, event: Event, name: str, *addresses: str) -> None:

@@ -59,7 +59,7 @@ def test_a_program_is_described_without_any_value(known: Providers, tmp_path: Pa
     with running(sys.executable, "agent.py", "--key", SECRET, environment=environment, folder=tmp_path) as started:
         found = read(known, started.pid)
     assert found.variables == ("OPENAI_API_KEY",)
-    assert found.command.script == "agent.py"
+    assert found.command.script == str(tmp_path / "agent.py")
     assert found.command.shown.endswith("agent.py --key …")
     assert found.executable == str(Path(sys.executable).resolve())
     assert (found.uid, found.parent) == (os.geteuid(), os.getpid())

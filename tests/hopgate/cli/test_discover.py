@@ -47,7 +47,7 @@ def discover(*options: str) -> subprocess.CompletedProcess[str]:
 def discover_as_nobody(*options: str) -> subprocess.CompletedProcess[str]:
     """As a user without rights. It becomes that user when all is imported, since the interpreter may be in a folder of root's."""
     program = (
-        "import os, sys, encodings.utf_8_sig, hopgate.cli.discover; from hopgate.cli.main import main;"
+        "import os, sys, encodings.utf_8_sig, hopgate.cli.discover_run; from hopgate.cli.main import main;"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); sys.argv[0] = 'hopgate'; main()"
     )
     command = [sys.executable, "-c", program, "discover", "--data", "/nonexistent", *options]

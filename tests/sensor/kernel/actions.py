@@ -12,6 +12,7 @@ import mmap
 import os
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -115,6 +116,17 @@ def many(count: str) -> dict[str, object]:
     return {"port": server.getsockname()[1]}
 
 
+def many_hellos(count: str) -> dict[str, object]:
+    server = listen("ip4")
+    for _ in range(int(count)):
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        client.sendall(HELLO)
+        client.close()
+        accepted.close()
+    return {"port": server.getsockname()[1]}
+
+
 def datagrams(kind: str) -> dict[str, object]:
     """Three to one address, one to another."""
     server, other = socket.socket(family_of(kind), socket.SOCK_DGRAM), socket.socket(family_of(kind), socket.SOCK_DGRAM)
@@ -164,6 +176,19 @@ def stream(pieces: str) -> dict[str, object]:
     return exchange(client, server, [bytes.fromhex(piece) for piece in pieces.split(",")])
 
 
+def drip(data: str) -> dict[str, object]:
+    """Send these bytes (hexadecimal) one by one, each when the one before has arrived, so that the kernel joins none."""
+    server = listen("ip4")
+    client = socket.create_connection(server.getsockname())
+    accepted, _ = server.accept()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for byte in bytes.fromhex(data):
+        client.send(bytes((byte,)))
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        accepted.recv(1)
+    return {"cookie": cookie_of(client)}
+
+
 def raw(kind: str) -> dict[str, object]:
     one = socket.socket(family_of(kind), socket.SOCK_RAW, socket.IPPROTO_UDP)
     return {"cookie": cookie_of(one)}
@@ -190,7 +215,7 @@ def handed_over(_: str) -> dict[str, object]:
     if child == 0:
         with open(os.environ["OTHER_CGROUP"] + "/cgroup.procs", "w", encoding="ascii") as file:
             file.write("0")
-        _, descriptors, _, _ = socket.recv_fds(theirs, 1, 1)
+        descriptors = socket.recv_fds(theirs, 1, 1)[1]
         client = socket.socket(fileno=descriptors[0])
         client.connect(server.getsockname())
         os._exit(0)
@@ -226,8 +251,8 @@ def ring(_: str) -> dict[str, object]:
         raise OSError(ctypes.get_errno(), "io_uring_setup")
     # struct io_uring_params: ten words, then the offsets of the submission ring: head, tail, mask, entries, flags, dropped, array
     tail, array = struct.unpack_from("=4xI16xI", parameters, 40)
-    place = socket.inet_aton(LOOPBACK["ip4"])
-    address = ctypes.create_string_buffer(struct.pack("=H", socket.AF_INET) + struct.pack("!H", server.getsockname()[1]) + place + bytes(8))
+    at = socket.inet_aton(LOOPBACK["ip4"])
+    address = ctypes.create_string_buffer(struct.pack("=H", socket.AF_INET) + struct.pack("!H", server.getsockname()[1]) + at + bytes(8))
     entries = mmap.mmap(descriptor, 4 * 64, mmap.MAP_SHARED, offset=0x10000000)
     struct.pack_into("=BBHiQQ", entries, 0, 16, 0, 0, client.fileno(), 16, ctypes.addressof(address))  # IORING_OP_CONNECT, length as offset
     places = mmap.mmap(descriptor, array + 16, mmap.MAP_SHARED)
@@ -241,15 +266,17 @@ def ring(_: str) -> dict[str, object]:
 def redirected(_: str) -> dict[str, object]:
     """Where the kernel redirects the connection to is not where it was asked for."""
     server, client = listen("ip4"), socket.socket()
-    os.system(f"nft add rule ip n o tcp dport 443 redirect to :{server.getsockname()[1]}")
+    subprocess.run(("nft", f"add rule ip n o tcp dport 443 redirect to :{server.getsockname()[1]}"), check=True)
     client.connect(("127.0.0.1", 443))
     return exchange(client, server, [b"x"])
 
 
 ACTIONS: dict[str, Callable[[str], dict[str, object]]] = {
     each.__name__: each
-    for each in (connect, mptcp, fast_open, refused, many, datagrams, connected_datagrams, quic, dns, stream, raw, raw_syn, packet)
-    + (handed_over, child_dies, run, ring, redirected)
+    for each in (
+        *(connect, mptcp, fast_open, refused, many, many_hellos, datagrams, connected_datagrams, quic, dns, stream, drip),
+        *(raw, raw_syn, packet, handed_over, child_dies, run, ring, redirected),
+    )
 }
 
 if __name__ == "__main__":

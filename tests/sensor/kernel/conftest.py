@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -83,7 +84,7 @@ def _has(value: object, fields: dict[str, object]) -> bool:
 
 @pytest.fixture(scope="session")
 def kernel(loader: Loader) -> Iterator[Kernel]:
-    with programs.open(loader=loader) as opened:
+    with contextlib.closing(programs.open(loader=loader)) as opened:
         yield opened
 
 
