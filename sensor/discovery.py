@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from sensor import call_evidence, containers, process_evidence, sightings
-from sensor.events import TCP, Event, Operation, Payload
+from sensor.events import TCP, Event, Operation, Payload, Wanted
 from sensor.evidence import DEFINITIONS, REPEATED_CONNECTIONS, Aspect, Evidence, EvidenceKind, weigh
 from sensor.processes import Process
 from sensor.providers import Providers
@@ -22,6 +22,8 @@ from sensor.sightings import Program, Reached, Sighting
 from sensor.verdict import Governance
 
 _SECOND: Final = 1_000_000_000
+# The events that are looked at; the rest need not be read.
+WANTED: Final = Wanted(operations=frozenset({Operation.CONNECT, Operation.ESTABLISHED, Operation.EXECUTED}))
 MAX_SIGHTINGS: Final = 1024
 # Of one sighting.
 MAX_REACHED: Final = 32

@@ -84,8 +84,8 @@ EVENT: Final = struct.Struct("=BBBxHxxIIII7Q16s16s16sHHHxx16s")
 # cgroup_id; u8 local[16], remote[16]; u16 local_port, remote_port, protocol, _
 PAYLOAD: Final = struct.Struct("=BBBxIII3Q16s16sHHHxx")
 
-# Of an event, what tells whose it is: cookie, cgroup_id, netns_cookie.
-_WHOSE: Final = struct.Struct("=32xQQQ96x")
+# Of an event, what tells whether it is wanted: operation, cookie, cgroup_id, netns_cookie.
+_WHOSE: Final = struct.Struct("=B31xQQQ96x")
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _UNSPECIFIED: Final = frozenset({bytes(16), _MAPPED + bytes(4)})
@@ -155,13 +155,14 @@ class Payload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which events are worth reading: those of these cgroups, network namespaces or sockets, and all others of a socket that one of them
-    named. Reading one takes 10 µs, passing it over 0.2 µs; a busy machine has 100,000 a second, most of them nobody's here.
+    """Which events are worth reading: those of these operations, cgroups, network namespaces or sockets, and all others of a socket that
+    one of them named. Reading one takes 10 µs, passing it over 0.2 µs; a busy machine has 100,000 a second, most of them nobody's here.
     """
 
-    cgroups: Container[int]
-    namespaces: Container[int]
-    cookies: Container[object]
+    operations: Container[int] = ()
+    cgroups: Container[int] = ()
+    namespaces: Container[int] = ()
+    cookies: Container[object] = ()
 
 
 def read_events(region: bytes | memoryview, wanted: Wanted | None = None) -> Iterator[Event]:
@@ -197,10 +198,12 @@ def read_events(region: bytes | memoryview, wanted: Wanted | None = None) -> Ite
 
 
 def _rows(region: bytes | memoryview, wanted: Wanted) -> Iterator[tuple[Any, ...]]:
-    cgroups, namespaces, cookies = wanted.cgroups, wanted.namespaces, wanted.cookies
+    operations, cgroups, namespaces, cookies = wanted.operations, wanted.cgroups, wanted.namespaces, wanted.cookies
     named: set[int] = set()
-    for place, (cookie, cgroup_id, netns_cookie) in enumerate(_WHOSE.iter_unpack(region)):
-        if cgroup_id in cgroups or netns_cookie in namespaces or cookie in cookies or cookie in named:
+    for place, (operation, cookie, cgroup_id, netns_cookie) in enumerate(_WHOSE.iter_unpack(region)):
+        if operation in operations:
+            yield EVENT.unpack_from(region, place * EVENT.size)
+        elif cgroup_id in cgroups or netns_cookie in namespaces or cookie in cookies or cookie in named:
             if cookie:
                 named.add(cookie)
             yield EVENT.unpack_from(region, place * EVENT.size)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import select
+import time
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from hopgate import kernel as system
-from sensor import cgroups, open_connections
+from sensor import cgroups, discovery, open_connections
 from sensor.cgroups import Cgroups
 from sensor.clock import now_ns, wall_ns
 from sensor.discovery import Discovery
@@ -22,6 +23,9 @@ from sensor.kernel import Kernel
 from sensor.open_connections import ListingError
 from sensor.processes import Process, Processes
 from sensor.providers import Providers
+
+# The first event wakes; what comes right behind it is read with it. A thousand wake-ups a second would cost more than all the events.
+_GATHER_SECONDS: Final = 0.002
 
 
 class Watch:
@@ -85,11 +89,12 @@ class Watch:
 
     def turn(self, timeout_seconds: float) -> None:
         """Wait until the kernel has something to tell, no longer than that, and take it in."""
-        self._poll.poll(int(timeout_seconds * 1000))
+        if self._poll.poll(int(timeout_seconds * 1000)):
+            time.sleep(_GATHER_SECONDS)
         if self._kernel is not None:
             # In this order each payload's socket is known: what was asked for before it was written lies in the other ring by now.
             payloads = self._kernel.payloads()
-            self._take(self._kernel.events(), payloads)
+            self._take(self._kernel.events(discovery.WANTED), payloads)
         self.discovery.settle(now_ns())
 
     def _take(self, events: list[Event], payloads: list[Payload]) -> None:
