@@ -94,10 +94,11 @@ class Watch:
         if self._kernel is not None:
             # In this order each payload's socket is known: what was asked for before it was written lies in the other ring by now.
             payloads = self._kernel.payloads()
-            self._take(self._kernel.events(discovery.WANTED), payloads)
+            self.take(self._kernel.events(discovery.WANTED), payloads)
         self.discovery.settle(now_ns())
 
-    def _take(self, events: list[Event], payloads: list[Payload]) -> None:
+    def take(self, events: list[Event], payloads: list[Payload]) -> None:
+        """Take in what the kernel told: payloads that were read before the events."""
         for payload in payloads:
             if payload.kind is Kind.EXECUTED:
                 self.discovery.add_executed(payload.process, payload.data.rstrip(b"\0").decode("utf-8", "replace"))
@@ -125,6 +126,10 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give everything back."""
         self._open.close()
 
 
