@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TOOLS := bubblewrap ca-certificates dnsutils iproute2 nftables procps util-linux
+TOOLS := bubblewrap ca-certificates dnsutils gnutls-bin iproute2 nftables procps util-linux
 NODE_TOOLS := buildah containerd containernetworking-plugins debootstrap runc
 
 .DEFAULT_GOAL := help
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 tools: ## install the system tools that the gate and its tests use (Debian, as root)
-	@missing=""; for tool in bwrap nft ip dig setpriv pgrep; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@missing=""; for tool in bwrap nft ip dig gnutls-cli setpriv pgrep; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TOOLS) >/dev/null; \
