@@ -22,6 +22,8 @@ from hopgate.children import Applied, Failed, MessageError, Ready
 from sensor import open_connections, state
 from sensor.clock import now_ns, wall_ns
 from sensor.connections import OpenSocket
+from sensor.events import Payload
+from sensor.first_bytes import Answer, FirstBytes, Hello
 from sensor.flows import FlowTracker
 from sensor.kernel import Kernel, KernelError
 from sensor.open_connections import ListingError
@@ -45,6 +47,7 @@ class Sensor:
         self._spool = spool
         self._tracker = FlowTracker(boot=_BOOT_ID.read_text(encoding="ascii").strip(), wall_ns=wall_ns)
         self._agents: OrderedDict[Governed, None] = OrderedDict()
+        self._first_bytes = FirstBytes()
         self._lost = 0
         self._unwritten = 0
         self._unlisted = ""
@@ -88,9 +91,10 @@ class Sensor:
     def poll(self) -> None:
         """Read what the kernel has, and write what is to be told by now."""
         read_at = now_ns()
+        for payload in self._kernel.payloads():
+            self._name(payload)
         for event in self._kernel.events(self._tracker.wanted()):
             self._tracker.add_event(event, read_at)
-        self._kernel.payloads()  # nothing here reads them; left in their ring they would be counted as lost
         self._count_losses(read_at)
         self._write(self._tracker.due(read_at))
 
@@ -121,6 +125,17 @@ class Sensor:
                 **{f"{ring}.lost": counted.lost for ring, counted in kernel.items()},
             },
         )
+
+    def _name(self, payload: Payload) -> None:
+        """Keep the name that first bytes give a socket or an address; the flows that have it are told later."""
+        match self._first_bytes.read(payload):
+            case Hello(server_name=name) if name:
+                self._tracker.name_socket(payload.cookie, name)
+            case Answer(name=name, addresses=addresses):
+                for address in addresses:
+                    self._tracker.name_address(payload.cgroup_id, address, name)
+            case _:
+                pass
 
     def _count_losses(self, read_at: int) -> None:
         counted = self._kernel.counters().get("events")
