@@ -171,9 +171,7 @@ async def test_a_program_without_an_sdk_is_an_agent_by_its_call_and_none_by_anot
 async def test_curl_once_is_no_agent_and_with_a_key_it_is(world: ModelWorld, discover: Discover) -> None:
     for environment, expected in ({}, ("Nothing", "unlikely")), ({"OPENAI_API_KEY": SECRET}, ("Shadow", "possible")):
         async with world.calling("curl", "-sS", "-H", f"x: {SECRET}", "https://api.openai.com/", environment=environment) as calling:
-            found = await discover.until(
-                lambda: (found := discover.of("curl", "api.openai.com")) and found["pid"] == calling.pid and found
-            )
+            found = await discover.until(lambda: (found := discover.of("curl", "api.openai.com")) and found["pid"] == calling.pid and found)
         assert (found["kind"], found["likelihood"]) == expected
         assert found["command"] == "curl -s… -H …"
     await discover.end()
