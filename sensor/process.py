@@ -23,9 +23,9 @@ from sensor import open_connections, state
 from sensor.clock import now_ns, wall_ns
 from sensor.connections import OpenSocket
 from sensor.events import Payload
+from sensor.flows import FlowTracker
 from sensor.handshakes.first_bytes import FirstBytes
 from sensor.handshakes.seen import Answer, Hello
-from sensor.flows import FlowTracker
 from sensor.kernel import Kernel, KernelError
 from sensor.open_connections import ListingError
 from sensor.state import Report, State
@@ -138,8 +138,6 @@ class Sensor:
                         self._tracker.name_address(payload.cgroup_id, str(address.ip), answer.name)
                 case _:
                     pass
-            case _:
-                pass
 
     def _count_losses(self, read_at: int) -> None:
         counted = self._kernel.counters().get("events")
