@@ -95,10 +95,11 @@ class Watch:
         if self._kernel is not None:
             # In this order each payload's socket is known: what was asked for before it was written lies in the other ring by now.
             payloads = self._kernel.payloads()
-            self._take(self._kernel.events(discovery.WANTED), payloads)
+            self.take(self._kernel.events(discovery.WANTED), payloads)
         self.discovery.settle(now_ns())
 
-    def _take(self, events: list[Event], payloads: list[Payload]) -> None:
+    def take(self, events: list[Event], payloads: list[Payload]) -> None:
+        """Take in what the kernel told: payloads that were read before the events."""
         for payload in payloads:
             if payload.kind is Kind.EXECUTED:
                 self.discovery.add_executed(payload.process, payload.data.rstrip(b"\0").decode("utf-8", "replace"))
@@ -107,6 +108,11 @@ class Watch:
         for payload in payloads:
             for seen in self._first_bytes.take(payload):
                 self.discovery.add_seen(seen)
+
+    def unfinished(self) -> int:
+        """How many handshakes were given up before they were whole."""
+        dropped = self._first_bytes.counters.dropped
+        return sum(dropped[why] for why in ("Evicted", "Expired", "Cut"))
 
     def lost(self) -> int:
         """How many events and first bytes the kernel had no room for."""

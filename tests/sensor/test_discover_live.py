@@ -56,6 +56,15 @@ SCRIPTS = {
         "print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], data=b'{}', headers=headers)).status)\n"
     ),
     "again.py": "import sys, urllib.request\nfor _ in range(7):\n    urllib.request.urlopen(sys.argv[1])\n",
+    "quic.py": (
+        "import asyncio, sys\n"
+        "from aioquic.asyncio.client import connect\n"
+        "from aioquic.quic.configuration import QuicConfiguration\n"
+        "async def main():\n"
+        "    async with connect('127.0.0.1', 443, configuration=QuicConfiguration(alpn_protocols=['h3'], server_name=sys.argv[1])):\n"
+        "        pass\n"
+        "asyncio.run(main())\n"
+    ),
     "call.js": "require('https').get(process.argv[2], (answer) => { answer.resume(); });\n",
 }
 
@@ -291,6 +300,20 @@ async def test_calls_in_clear_and_their_neighbours(
     assert kind in kinds(found)
     assert [place["host"] for place in found["reached"]] == [url.split("/")[2]]
     assert discover.of("python3.11 other.py") is None
+
+
+async def test_a_hello_inside_of_quic_and_one_to_elsewhere(world: ModelWorld, discover: Discover) -> None:
+    """Nobody answers: the hello alone says it."""
+    (world.folder / "elsewhere.py").write_text(SCRIPTS["quic.py"], encoding="utf-8")
+    elsewhere = await world.start(sys.executable, "elsewhere.py", "www.example.com")
+    calling = await world.start(sys.executable, "quic.py", "api.openai.com")
+    found = await discover.until(lambda: discover.of("python3.11 quic.py", "api.openai.com"), 10)
+    assert (found["kind"], found["pid"]) == ("Shadow", calling.pid)
+    assert "ModelHandshake" in kinds(found)
+    assert discover.of("python3.11 elsewhere.py") is None
+    for process in (calling, elsewhere):
+        process.kill()
+        await process.communicate()
 
 
 async def test_a_tunnel_through_a_proxy_and_one_to_elsewhere(world: ModelWorld, discover: Discover) -> None:
