@@ -210,6 +210,7 @@ def _summarise(watched: Watch, shown: _Shown) -> int:
     missed = {
         "programs that may not be read": watched.unreadable,
         "events that the kernel had no room for": watched.lost(),
+        "handshakes that did not come whole": watched.unfinished(),
         "programs of calls, gone before they could be read": counters.unread,
         "programs that there was no room for": counters.evicted,
     }
