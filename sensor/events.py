@@ -201,11 +201,11 @@ def _rows(region: bytes | memoryview, wanted: Wanted) -> Iterator[tuple[Any, ...
     operations, cgroups, namespaces, cookies = wanted.operations, wanted.cgroups, wanted.namespaces, wanted.cookies
     named: set[int] = set()
     for place, (operation, cookie, cgroup_id, netns_cookie) in enumerate(_WHOSE.iter_unpack(region)):
-        if operation in operations:
-            yield EVENT.unpack_from(region, place * EVENT.size)
-        elif cgroup_id in cgroups or netns_cookie in namespaces or cookie in cookies or cookie in named:
+        if cgroup_id in cgroups or netns_cookie in namespaces or cookie in cookies or cookie in named:
             if cookie:
                 named.add(cookie)
+            yield EVENT.unpack_from(region, place * EVENT.size)
+        elif operation in operations:
             yield EVENT.unpack_from(region, place * EVENT.size)
 
 
