@@ -27,7 +27,7 @@ _LINE: Final = re.compile(rb"([A-Z]{3,16}) ([!-~]+) HTTP/1\.([01])")
 _AUTHORITY: Final = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[^:@/?#\[\]]{1,254})(?::([0-9]{1,5}))?")
 _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)([^?#]*)", re.IGNORECASE)
 # Longer than words are, and with a digit: a key, a token, a session. Colons part a key from a name before it, as in `bot1:KEY`.
-_KEY: Final = re.compile(r"(?=[^/:]*[0-9])[^/:]{20,}")
+_LONG: Final = re.compile(r"[^/:]{20,}")
 _VERSION: Final = re.compile(rb"[0-9A-Za-z.-]{1,32}")
 _METHOD: Final = re.compile(rb"[0-9A-Za-z/_-]{1,64}")
 _TYPES: Final = (b"application/json", b"text/event-stream")
@@ -128,4 +128,4 @@ def _written(host: str, port: int) -> str:
 
 def _path(target: bytes) -> str:
     path = re.split(rb"[?#]", target, maxsplit=1)[0]
-    return _KEY.sub("*", path.decode("ascii"))
+    return _LONG.sub(lambda long: "*" if any(each.isdigit() for each in long[0]) else long[0], path.decode("ascii"))
