@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TOOLS := bubblewrap ca-certificates dnsutils iproute2 nftables procps util-linux
+TOOLS := bubblewrap ca-certificates dnsutils gnutls-bin iproute2 nftables procps util-linux
 BPF_TOOLS := clang libbpf-dev libbpf1 linux-libc-dev python3-bpfcc
 NODE_TOOLS := buildah containerd containernetworking-plugins debootstrap runc
 
@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 tools: ## install the system tools that the gate and its tests use (Debian, as root)
-	@missing=""; for tool in bwrap nft ip dig setpriv pgrep clang; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@missing=""; for tool in bwrap nft ip dig gnutls-cli setpriv pgrep clang; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	for file in /usr/include/bpf/bpf_helpers.h /usr/lib/python3/dist-packages/bcc; do [ -e $$file ] || missing="$$missing $$file"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -25,8 +25,9 @@ from sensor import discovery, open_connections, sighting_records, state
 from sensor.clock import now_ns, wall_ns
 from sensor.connections import OpenSocket
 from sensor.events import Event, Payload, Wanted
-from sensor.first_bytes import Answer, FirstBytes, Hello
 from sensor.flows import FlowTracker
+from sensor.handshakes.first_bytes import FirstBytes
+from sensor.handshakes.seen import Answer, Hello
 from sensor.kernel import Kernel, KernelError
 from sensor.open_connections import ListingError
 from sensor.providers import Providers
@@ -171,14 +172,15 @@ class Sensor:
 
     def _name(self, payload: Payload) -> None:
         """Keep the name that first bytes give a socket or an address; the flows that have it are told later."""
-        match self._first_bytes.read(payload):
-            case Hello(server_name=name) if name:
-                self._tracker.name_socket(payload.cookie, name)
-            case Answer(name=name, addresses=addresses):
-                for address in addresses:
-                    self._tracker.name_address(payload.cgroup_id, address, name)
-            case _:
-                pass
+        for seen in self._first_bytes.take(payload):
+            match seen:
+                case Hello(server_name=name) if name:
+                    self._tracker.name_socket(payload.cookie, name)
+                case Answer(answer=answer):
+                    for address in answer.addresses:
+                        self._tracker.name_address(payload.cgroup_id, str(address.ip), answer.name)
+                case _:
+                    pass
 
     def _count_losses(self, read_at: int) -> None:
         counted = self._kernel.counters().get("events")

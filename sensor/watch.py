@@ -18,7 +18,7 @@ from sensor.cgroups import Cgroups
 from sensor.clock import now_ns, wall_ns
 from sensor.discovery import Discovery
 from sensor.events import Event, Kind, Payload
-from sensor.first_bytes import Answer, FirstBytes, Hello, Request
+from sensor.handshakes.first_bytes import FirstBytes
 from sensor.kernel import Kernel
 from sensor.open_connections import ListingError
 from sensor.processes import Process, Processes
@@ -36,16 +36,17 @@ class Watch:
         self._processes = Processes(providers)
         self._open = contextlib.ExitStack()
         self._cgroups = self._cgroup_paths()
+        self._first_bytes = FirstBytes()
         self.discovery = Discovery(
             providers=providers,
             read_process=self._processes.read,
             cgroup_path=lambda number: self._cgroups.path(number) if self._cgroups is not None else "",
+            names_of=self._first_bytes.names.of,
             wall_ns=wall_ns,
         )
         self.examined = 0
         self.unreadable = 0
         self.unlisted = ""
-        self._first_bytes = FirstBytes()
         self._poll = select.poll()
         if kernel is not None:
             self._open.callback(kernel.close)
@@ -105,18 +106,13 @@ class Watch:
         for event in events:
             self.discovery.add_event(event)
         for payload in payloads:
-            self._tell(payload)
+            for seen in self._first_bytes.take(payload):
+                self.discovery.add_seen(seen)
 
-    def _tell(self, payload: Payload) -> None:
-        match self._first_bytes.read(payload):
-            case Hello(server_name=name):
-                self.discovery.add_hello(payload, name, "")
-            case Request(method=method, target=target, headers=headers):
-                self.discovery.add_request(payload, method, target, headers)
-            case Answer(name=name, addresses=addresses):
-                self.discovery.add_answer(payload, name, addresses)
-            case None:
-                pass
+    def unfinished(self) -> int:
+        """How many handshakes were given up before they were whole."""
+        dropped = self._first_bytes.counters.dropped
+        return sum(dropped[why] for why in ("Evicted", "Expired", "Cut"))
 
     def lost(self) -> int:
         """How many events and first bytes the kernel had no room for."""
