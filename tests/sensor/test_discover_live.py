@@ -369,6 +369,26 @@ async def test_what_runs_already_and_what_it_holds_open_is_told(world: ModelWorl
     assert SECRET.encode() not in printed + errors
 
 
+async def test_without_objects_bcc_is_tried_and_what_it_prints_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text("import jiter, sys; print('ready', flush=True); sys.stdin.read()", encoding="utf-8")
+    environment = {**os.environ, "OPENAI_API_KEY": SECRET, "HOPGATE_BPF_OBJECT": str(tmp_path / "none.o")}
+    pipe = asyncio.subprocess.PIPE
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "agent.py", cwd=tmp_path, env=environment, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert agent.stdout is not None
+    assert await agent.stdout.readline() == b"ready\n"
+    started = await asyncio.create_subprocess_exec(*COMMAND, "--json", "--duration", "0", env=environment, stdout=pipe, stderr=pipe)
+    printed, errors = await asyncio.wait_for(started.communicate(), 60)
+    agent.kill()
+    await agent.wait()
+    found = [json.loads(line) for line in printed.splitlines()]
+    assert [seen["kind"] for seen in found if seen["pid"] == agent.pid] == ["Shadow"]
+    by_bcc = b"loaded by bcc" in errors
+    assert started.returncode == (1 if by_bcc else 3)
+    assert by_bcc or (b"calls are not watched: " in errors and b"to mend it: " in errors and b"what still works: " in errors)
+
+
 async def test_the_first_line_comes_at_once() -> None:
     times = []
     for _ in range(5):
