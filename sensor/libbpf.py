@@ -83,9 +83,12 @@ def try_ring(size: int) -> None:
     os.close(_descriptor(_library().bpf_map_create(_RINGBUF, b"try", 0, 0, size, None)))
 
 
-def link_to_cgroup(program: int, cgroup: int, attach_type: int) -> int:
-    """A link that runs a program for a cgroup and all beneath it, beside those of others. Raises OSError."""
-    return _descriptor(_library().bpf_link_create(program, cgroup, attach_type, None))
+def link(program: int, target: int, attach_type: int) -> int:
+    """A link that keeps a program attached until it is closed, beside the programs of others. Raises OSError.
+
+    `target` is the descriptor of a cgroup, for it and all beneath it; 0 for a program of the BPF LSM, which has its place in it.
+    """
+    return _descriptor(_library().bpf_link_create(program, target, attach_type, None))
 
 
 def look_up(map_descriptor: int, key: bytes, value_bytes: int) -> bytes | None:

@@ -50,20 +50,25 @@ def build(target: Path | None = None) -> Path:
     place = target or cached()
     if target is None and place.is_file():
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
+    compile_source(SOURCES / MAIN, place)
+    return place
+
+
+def compile_source(source: Path, target: Path) -> None:
+    """Compile one source to an object, which is at `target` only when it is whole. Raises ObjectMissingError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     # linux/types.h leads to asm/, which Debian keeps in a folder of its own for each processor; -g is for BTF, which CO-RE needs.
     folder = Path("/usr/include") / f"{platform.machine()}-linux-gnu"
-    clang = ("clang", "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-idirafter", str(folder), "-c", str(SOURCES / MAIN))
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as making:
-        made = Path(making, _NAME)
+    clang = ("clang", "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-idirafter", str(folder), "-c", str(source))
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as making:
+        made = Path(making, target.name)
         try:
             done = subprocess.run((*clang, "-o", str(made)), capture_output=True, text=True, check=False)
         except OSError as error:
-            raise ObjectMissingError(f"the sensor's BPF object could not be built: {error}", remedy=_REMEDY) from error
+            raise ObjectMissingError(f"the BPF object `{target.name}` could not be built: {error}", remedy=_REMEDY) from error
         if done.returncode != 0:
-            raise ObjectMissingError(f"the sensor's BPF object could not be built: {done.stderr.strip()}", remedy=_REMEDY)
-        made.replace(place)
-    return place
+            raise ObjectMissingError(f"the BPF object `{target.name}` could not be built: {done.stderr.strip()}", remedy=_REMEDY)
+        made.replace(target)
 
 
 def _digest() -> str:

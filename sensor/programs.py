@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -157,10 +158,13 @@ def _attach(loaded: LoadedPrograms, place: Path) -> tuple[tuple[Hook, ...], list
         else:
             hooks.append(Hook(name=name, attached=True))
 
-    cgroup = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        cgroup = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoCgroupsError(f"expected a cgroup at `{place}`, got: {error.strerror}", remedy="name a folder of cgroup2") from error
     try:
         for name, attach_type in CGROUP_PROGRAMS.items():
-            attach(name, lambda program, attach_type=attach_type: libbpf.link_to_cgroup(program, cgroup, attach_type))  # type: ignore[misc]
+            attach(name, partial(libbpf.link, target=cgroup, attach_type=attach_type))
     finally:
         os.close(cgroup)
     try:
@@ -171,7 +175,7 @@ def _attach(loaded: LoadedPrograms, place: Path) -> tuple[tuple[Hook, ...], list
     else:
         with contextlib.closing(tracepoints):
             for name, tracepoint in TRACEPOINT_PROGRAMS.items():
-                attach(name, lambda program, tracepoint=tracepoint: tracepoints.attach(program, tracepoint))  # type: ignore[misc]
+                attach(name, partial(tracepoints.attach, tracepoint=tracepoint))
     return tuple(hooks), links
 
 
