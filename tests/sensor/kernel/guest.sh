@@ -8,6 +8,7 @@ if [ ! -d "$home" ]; then
 	mkdir -p "$(dirname "$home")"
 	making="$(mktemp -d -p "$(dirname "$home")" .guest-kernel-XXXXXX)"
 	trap 'rm -rf "$making"' EXIT
+	[ "$(id -u)" != 0 ] || apt-get update -qq >&2
 	mkdir -p "$making/root/bin" "$making/root/modules" "$making/done"
 	package="$(apt-cache depends linux-image-amd64 | awk '$1 == "Depends:" { print $2; exit }')"
 	(cd "$making" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2 && dpkg -x ./*.deb files)
