@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import authz_alone, by_part, cluster, imports, startup, through_the_gate
+from bench import authz_alone, by_part, cluster, imports, sensor, startup, through_the_gate
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -17,6 +17,7 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "imports": imports.measure,
     "gate": through_the_gate.measure,
     "cluster": cluster.measure,
+    "sensor": sensor.measure,
 }
 
 
