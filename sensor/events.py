@@ -9,6 +9,7 @@ stands beside each.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -165,11 +166,14 @@ class Wanted:
     cookies: Container[object] = ()
 
 
-def read_events(region: bytes | memoryview, wanted: Wanted | None = None) -> Iterator[Event]:
-    """The events that lie one after the other in `region`; None: all are wanted. Raises EventError."""
-    if len(region) % EVENT.size:
+def read_events(region: bytes | memoryview, wanted: Wanted | None = None, *, head_bytes: int = 0) -> Iterator[Event]:
+    """The events that lie one after the other in `region`, each behind `head_bytes` that are not its own; None: all are wanted.
+
+    Raises EventError.
+    """
+    if len(region) % (head_bytes + EVENT.size):
         raise EventError(f"expected events of {EVENT.size} bytes each, got {len(region)} bytes: build the BPF programs anew")
-    for row in EVENT.iter_unpack(region) if wanted is None else _rows(region, wanted):
+    for row in _behind(EVENT, head_bytes).iter_unpack(region) if wanted is None else _rows(region, wanted, head_bytes):
         (operation, family, flags, protocol, uid, process, other_process, interface, time_ns, cookie, cgroup_id) = row[:11]
         (netns_cookie, started_ns, sent_bytes, received_bytes, remote, local, asked, remote_port, local_port, asked_port, command) = row[
             11:
@@ -197,16 +201,23 @@ def read_events(region: bytes | memoryview, wanted: Wanted | None = None) -> Ite
         )
 
 
-def _rows(region: bytes | memoryview, wanted: Wanted) -> Iterator[tuple[Any, ...]]:
+@functools.cache
+def _behind(fields: struct.Struct, head_bytes: int) -> struct.Struct:
+    """The same behind a head; all of them are `=`, so that nothing is aligned anew."""
+    return struct.Struct(f"={head_bytes}x{fields.format.removeprefix('=')}")
+
+
+def _rows(region: bytes | memoryview, wanted: Wanted, head_bytes: int) -> Iterator[tuple[Any, ...]]:
     operations, cgroups, namespaces, cookies = wanted.operations, wanted.cgroups, wanted.namespaces, wanted.cookies
     named: set[int] = set()
-    for place, (operation, cookie, cgroup_id, netns_cookie) in enumerate(_WHOSE.iter_unpack(region)):
+    step = head_bytes + EVENT.size
+    for place, (operation, cookie, cgroup_id, netns_cookie) in enumerate(_behind(_WHOSE, head_bytes).iter_unpack(region)):
         if cgroup_id in cgroups or netns_cookie in namespaces or cookie in cookies or cookie in named:
             if cookie:
                 named.add(cookie)
-            yield EVENT.unpack_from(region, place * EVENT.size)
+            yield EVENT.unpack_from(region, place * step + head_bytes)
         elif operation in operations:
-            yield EVENT.unpack_from(region, place * EVENT.size)
+            yield EVENT.unpack_from(region, place * step + head_bytes)
 
 
 def read_payload(record: bytes | memoryview) -> Payload:

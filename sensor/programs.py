@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from sensor import bcc_loader, cgroups, libbpf, objects
-from sensor.events import Event, Payload, Wanted, read_events, read_payload
+from sensor.events import EVENT, Event, Payload, Wanted, read_events, read_payload
 from sensor.kernel import Counter, Hook, Kernel, KernelError, Loader
-from sensor.ring import Ring
+from sensor.ring import HEAD_BYTES, Ring
 from sensor.tracepoints import Tracepoints
 
 # The ring holds what 100,000 events a second leave in a fifth of a second, and the payloads of some hundred hellos at once.
@@ -200,7 +200,7 @@ class _Programs:
 
     def events(self, wanted: Wanted | None = None) -> list[Event]:
         """What the events ring holds."""
-        return list(read_events(b"".join(self._rings["events"].read()), wanted))
+        return list(read_events(self._rings["events"].read_alike(EVENT.size), wanted, head_bytes=HEAD_BYTES))
 
     def payloads(self) -> list[Payload]:
         """What the payloads ring holds."""
