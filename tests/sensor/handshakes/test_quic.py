@@ -118,6 +118,14 @@ def test_after_a_retry_the_same_hello_is_told_once() -> None:
     assert flow.add(initial(crypto(0, MESSAGE), connection_id=OTHER_ID, token=b"retry")) == []
 
 
+def test_after_a_retry_another_hello_under_the_same_id_is_of_the_same_connection() -> None:
+    other = BODY.replace(hellos.RANDOM, hellos.RANDOM[::-1])
+    for source_id, told in ((b"mine", []), (b"another", [other])):
+        flow = QuicFlow(0)
+        assert flow.add(initial(crypto(0, MESSAGE), source_id=b"mine")) == [BODY]
+        assert flow.add(initial(crypto(0, hellos.message(other)), connection_id=OTHER_ID, source_id=source_id, token=b"retry")) == told
+
+
 def test_a_retry_in_the_middle_of_a_hello_begins_it_anew() -> None:
     flow = QuicFlow(0)
     assert flow.add(initial(crypto(0, MESSAGE[:100]))) == []
