@@ -75,7 +75,8 @@ def load(map_bytes: Mapping[str, int]) -> Compiled:
         compiler = bcc.BPF(text=_text(objects.MAIN).encode(), cflags=["-DBCC", *sizes])
     except Exception as error:  # bcc raises plain Exception
         raise BccError(
-            f"bcc could not compile the sensor's programs: {error}", remedy="install the headers of the running kernel"
+            f"bcc could not compile the sensor's programs: {error}",
+            remedy="build the objects (`make bpf` in a checkout), or install the headers of the running kernel",
         ) from error
     programs: dict[str, int] = {}
     refused: dict[str, str] = {}
