@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from hopgate import cache
 from sensor.kernel import KernelError
 
 SOURCES: Final = Path(__file__).parent / "bpf"
@@ -41,8 +42,7 @@ def find() -> Path:
 
 def cached() -> Path:
     """Where the object of these very sources is built."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "hopgate" / f"bpf-{_digest()}" / _NAME
+    return cache.folder() / f"bpf-{_digest()}" / _NAME
 
 
 def build(target: Path | None = None) -> Path:
