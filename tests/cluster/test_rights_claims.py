@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -204,41 +205,45 @@ def test_who_was_first_by_a_moment_has_it(rivals: Rivals) -> None:
     _clean(rivals)
 
 
-def test_of_two_that_want_it_at_one_moment_one_has_it_also_after_a_restart(rivals: Rivals) -> None:
-    """In even rounds theirs is sent first, in odd ones mine; mine is an edit of an older object."""
+def test_of_two_that_want_it_one_has_it_also_after_a_restart(rivals: Rivals) -> None:
+    """Of four rounds two are sent at one moment, in one theirs is sent first and in one mine; mine is an edit of an older object."""
     mine, theirs, authz = rivals.mine, rivals.theirs, rivals.installation.authz
-    wanted = {f"same-{number}.example.com": tool(f"same-{number}.example.com", ADDRESS, 6000 + number) for number in range(ROUNDS)}
     for number in range(ROUNDS):
         assert mine.make("ToolServer", f"older-{number}", tool(f"older-{number}.example.com", ADDRESS, 7000 + number)) == ""
-    won: dict[str, bool] = {}
+    is_theirs: dict[str, bool] = {}
     with ThreadPoolExecutor(2) as writers:
-        for number, (host, spec) in enumerate(wanted.items()):
-            barrier = threading.Barrier(2)
-
-            def make(name: str, spec: dict[str, Any], barrier: threading.Barrier = barrier) -> str:
-                barrier.wait()
-                return theirs.make("ToolServer", name, spec)
-
-            def edit(name: str, spec: dict[str, Any], barrier: threading.Barrier = barrier) -> str:
-                barrier.wait()
-                return mine.edit("ToolServer", name, spec)
-
-            if number % 2:
-                second = writers.submit(edit, f"older-{number}", spec)
-                first = writers.submit(make, f"same-{number}", spec)
+        for number in range(ROUNDS):
+            host = f"same-{number}.example.com"
+            spec = tool(host, ADDRESS, 6000 + number)
+            make = partial(theirs.make, "ToolServer", f"same-{number}", spec)
+            edit = partial(mine.edit, "ToolServer", f"older-{number}", spec)
+            if number % 4 == 2:
+                assert make() == ""
+                is_theirs[host] = edit() != ""
+                assert is_theirs[host]
+            elif number % 4 == 3:
+                assert edit() == ""
+                is_theirs[host] = make() == ""
+                assert not is_theirs[host]
             else:
-                first = writers.submit(make, f"same-{number}", spec)
-                second = writers.submit(edit, f"older-{number}", spec)
-            said = (first.result(), second.result())
-            assert sorted(bool(each) for each in said) == [False, True], said
-            won[host] = not said[0]
-    # Each of them was first now and then, or nothing was tried here.
-    assert len(set(won.values())) == 2
+                refused = _at_one_moment(writers, make, edit)
+                assert sorted(bool(each) for each in refused) == [False, True], refused
+                is_theirs[host] = not refused[0]
     for _ in range(2):
-        eventually(lambda: {host: rivals.is_theirs(host) for host in won} == won, "whoever was accepted has it")
+        eventually(lambda: {host: rivals.is_theirs(host) for host in is_theirs} == is_theirs, "whoever was accepted has it")
         authz.kill()
         authz.start()
     _clean(rivals)
+
+
+def _at_one_moment(writers: Executor, *calls: Callable[[], str]) -> tuple[str, ...]:
+    barrier = threading.Barrier(len(calls))
+
+    def after_all_stand(call: Callable[[], str]) -> str:
+        barrier.wait()
+        return call()
+
+    return tuple(writers.map(after_all_stand, calls))
 
 
 def _clean(rivals: Rivals) -> None:

@@ -25,14 +25,20 @@ async def mcp_calls(mode, url="http://tickets.demo.svc/mcp"):
 async def mcp_steps(mode, url="http://steps.demo.svc/mcp"):
     from mcp.client.client import Client
 
+    steps = 5
     seen = []
+    answered = asyncio.Semaphore(0)
     async with Client(url, mode=mode) as client, Client(url, mode=mode) as other:
 
         async def heard(progress, total, message):
             seen.append(progress)
             await other.call_tool("acknowledge", {})
+            answered.release()
 
-        result = await client.call_tool("count", {"to": 5}, progress_callback=heard)
+        result = await client.call_tool("count", {"to": steps}, progress_callback=heard)
+        # The SDK fails when it is closed while an answer is on its way; the last acknowledgement may still be.
+        for _ in range(steps):
+            await answered.acquire()
     return {"seen": seen, "result": result.content[0].text}
 
 
