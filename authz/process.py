@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import secrets
-import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +20,12 @@ from authz import state as states
 from authz.check import Checker, Keys, Sources
 from authz.mesh import NO_MESH, Mesh
 from authz.server import Server
-from authz.state import Applied, Failed, Ready, Report, State, StateError
+from authz.state import Report, State
 from authz.workloads import HeldCredentials, Workloads
+from hopgate import children
 from hopgate.audit.errors import AuditError
 from hopgate.audit.spool import Durability, Spool, new_writer
+from hopgate.children import Applied, Failed, MessageError, Ready
 from hopgate.manifests import snapshots
 from hopgate.manifests.snapshots import SnapshotError
 from hopgate.manifests.watch import FolderWatcher
@@ -35,13 +34,7 @@ from tokenmint.keys import KeyRing
 from tokenmint.replay import ReplayCache
 
 _log = logging.getLogger("authz")
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 GRACE_SECONDS = 1.0
-
-
-def end_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends: a gate killed with -9 leaves nothing behind."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Process:
@@ -91,17 +84,17 @@ async def serve(resources: Path, spool_folder: Path, socket: Path) -> int:
         snapshot = snapshots.load(resources, previous=None, now=int(time.time()))
         spool = Spool(spool_folder, new_writer("authz"), clock=time.time, durability=Durability.WRITE)
     except SnapshotError as error:
-        _write(Failed(messages=error.mistakes))
+        children.tell(Failed(messages=error.mistakes))
         return 1
     except AuditError as error:
-        _write(Failed(messages=(str(error),)))
+        children.tell(Failed(messages=(str(error),)))
         return 1
     process = Process(resources, snapshot)
     checker = checker_of(process, KeyRing.create(int(time.time())), spool)
     server = Server(checker.check, socket)
     watching = asyncio.create_task(watcher.run())
     heap.set_aside()
-    _write(Ready())
+    children.tell(Ready())
     try:
         await _follow_gate(process, checker, server)
     finally:
@@ -145,13 +138,10 @@ def checker_of(process: InForce, keys: Keys, spool: Spool) -> Checker:
 async def _follow_gate(process: Process, checker: Checker, server: Server) -> None:
     """Checks are answered once the gate's first state is in force: before it, every caller would be unknown."""
     serving = False
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=1 << 24)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async for line in reader:
+    async for line in children.lines_of_gate():
         try:
             message = states.decode_from_gate(line)
-        except StateError as error:
+        except MessageError as error:
             _log.error("%s", error)
             continue
         if isinstance(message, State):
@@ -159,9 +149,9 @@ async def _follow_gate(process: Process, checker: Checker, server: Server) -> No
             if not serving:
                 await server.start()
                 serving = True
-            _write(Applied(sequence=message.sequence))
+            children.tell(Applied(sequence=message.sequence))
         else:
-            _write(_report(process, checker))
+            children.tell(_report(process, checker))
 
 
 def counters_of(checker: Checker) -> dict[str, int]:
@@ -184,8 +174,3 @@ def _report(process: Process, checker: Checker) -> Report:
         mistakes=process.mistakes,
         counters=counters_of(checker),
     )
-
-
-def _write(message: states.FromAuthz) -> None:
-    sys.stdout.buffer.write(states.encode(message))
-    sys.stdout.buffer.flush()

@@ -1,8 +1,7 @@
-"""What the gate tells its authz process beside the resources, as values and as JSON lines.
+"""What the gate tells its authz process beside the resources, and what that reports (`hopgate.children` has the rest).
 
 The gate owns the namespaces and the Envoys, so it knows which workload credentials are alive, where inbound gates
-listen and what outside names resolve to. Each message is the whole state: losing one loses nothing. A workload
-credential travels as its SHA-256 only.
+listen and what outside names resolve to. A workload credential travels as its SHA-256 only.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ import hashlib
 
 import msgspec
 
+from hopgate import children
+from hopgate.children import Applied, Failed, GateState, Ready, ReportRequest
 from hopgate.identity import names
 from hopgate.resources.kinds import DialAddress
 from hopgate.snapshot import ResolvedHost, Upstreams
@@ -46,34 +47,13 @@ class MeshPeers(msgspec.Struct, frozen=True, kw_only=True):
     trust_domains: tuple[str, ...]
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unknown_fields=True):
-    """All that is alive at the gate. `sequence` rises by one with each message and is acknowledged by `Applied`."""
+class State(GateState, frozen=True, kw_only=True, tag="state", forbid_unknown_fields=True):
+    """All that is alive at the gate."""
 
-    sequence: int
     workloads: tuple[Workload, ...] = ()
     gates: tuple[InboundGate, ...] = ()
     hosts: tuple[Resolution, ...] = ()
     mesh: MeshPeers | None = None
-
-
-class ReportRequest(msgspec.Struct, frozen=True, kw_only=True, tag="report", forbid_unknown_fields=True):
-    """Asks for one `Report`."""
-
-
-class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
-    """The state of this sequence number is in force."""
-
-    sequence: int
-
-
-class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The process can take the gate's state; it answers checks once the first one is in force."""
-
-
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The process can't start: what is wrong, in lines for a person."""
-
-    messages: tuple[str, ...]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
@@ -92,30 +72,15 @@ _from_gate = msgspec.json.Decoder(FromGate)
 _from_authz = msgspec.json.Decoder(FromAuthz)
 
 
-class StateError(ValueError):
-    """A line between gate and authz that is not one of the messages above."""
-
-
-def encode(message: FromGate | FromAuthz) -> bytes:
-    """One message as one line."""
-    return msgspec.json.encode(message) + b"\n"
-
-
 def decode_from_gate(line: bytes) -> FromGate:
-    """A line that the gate wrote. Raises StateError."""
-    try:
-        message: FromGate = _from_gate.decode(line)
-    except msgspec.MsgspecError as error:
-        raise StateError(f"expected a message of the gate, got something else: {error}") from error
+    """A line that the gate wrote. Raises hopgate.children.MessageError."""
+    message: FromGate = children.decode(_from_gate, line, "the gate")
     return message
 
 
 def decode_from_authz(line: bytes) -> FromAuthz:
-    """A line that the authz process wrote. Raises StateError."""
-    try:
-        message: FromAuthz = _from_authz.decode(line)
-    except msgspec.MsgspecError as error:
-        raise StateError(f"expected a message of the authz process, got something else: {error}") from error
+    """A line that the authz process wrote. Raises hopgate.children.MessageError."""
+    message: FromAuthz = children.decode(_from_authz, line, "the authz process")
     return message
 
 

@@ -1,15 +1,20 @@
-"""The few system calls that Python 3.11 has no name for: namespaces, privileges, filters.
+"""The few system calls that Python 3.11 has no name for: namespaces, privileges, filters, cgroups by their id.
 
-Each raises OSError as the `os` module's functions do. They act on the calling thread; nothing here allocates state of its
-own, so they may be called between fork and exec.
+Each raises OSError as the `os` module's functions do. They act on the calling thread and allocate no state of their own, so they may be
+called between fork and exec; `within` alone starts a thread.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import struct
-from typing import Final
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
 
 # linux/sched.h
 CLONE_NEWNS: Final = 0x00020000
@@ -31,6 +36,14 @@ _CAPABILITY_VERSION: Final = 0x20080522
 # Capabilities are bits of a 64-bit word; the kernel says EINVAL beyond the last that it knows.
 _CAPABILITY_BITS: Final = 64
 
+# linux/exportfs.h: a folder of kernfs, which cgroups are, by its number of 8 bytes
+_FILEID_KERNFS: Final = 0xFE
+_FILE_HANDLE: Final = struct.Struct("=IiQ")
+
+# asm-generic/socket.h
+_SO_NETNS_COOKIE: Final = 71
+
+_Made = TypeVar("_Made")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -41,6 +54,39 @@ class _FilterProgram(ctypes.Structure):
 def setns(descriptor: int, kind: int) -> None:
     """Put the calling thread into the namespace behind `descriptor`; `kind` is one CLONE_NEW… flag."""
     _checked(_libc.setns(descriptor, kind))
+
+
+def within(namespace: int | str | Path, make: Callable[[], _Made]) -> _Made:
+    """What `make()` returns when called inside a network namespace (a descriptor or a path, as /proc/PID/ns/net).
+
+    It is called by a thread that enters it and ends there: the calling thread never leaves its own. Only an OSError of `make` is raised
+    again.
+    """
+    descriptor = namespace if isinstance(namespace, int) else os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    made: list[_Made] = []
+    failed: list[OSError] = []
+
+    def enter() -> None:
+        try:
+            setns(descriptor, CLONE_NEWNET)
+            made.append(make())
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=enter, name="namespace")
+    thread.start()
+    thread.join()
+    if not isinstance(namespace, int):
+        os.close(descriptor)
+    for error in failed:
+        raise error
+    return made[0]
+
+
+def netns_cookie() -> int:
+    """The number by which the kernel's own programs know this thread's network namespace; none is given twice. From Linux 5.14 on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asked:
+        return int.from_bytes(asked.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def drop_bounding_set() -> None:
@@ -66,6 +112,15 @@ def install_filter(program: bytes) -> None:
     """Judge every later system call of this process and its children by a classic BPF program. Needs no_new_privs."""
     given = _FilterProgram(len(program) // 8, program)
     _checked(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(given), 0, 0))
+
+
+def open_cgroup(mount: int, cgroup_id: int) -> int:
+    """A descriptor of the cgroup with this id, below the cgroup2 hierarchy that the descriptor `mount` is of. Needs CAP_DAC_READ_SEARCH."""
+    opened = _libc.open_by_handle_at(mount, _FILE_HANDLE.pack(8, _FILEID_KERNFS, cgroup_id), os.O_RDONLY | os.O_CLOEXEC)
+    if opened < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(opened)
 
 
 def _checked(result: int) -> None:

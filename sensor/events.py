@@ -10,11 +10,11 @@ stands beside each.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 TCP: Final = 6
 UDP: Final = 17
@@ -84,6 +84,9 @@ EVENT: Final = struct.Struct("=BBBxHxxIIII7Q16s16s16sHHHxx16s")
 # cgroup_id; u8 local[16], remote[16]; u16 local_port, remote_port, protocol, _
 PAYLOAD: Final = struct.Struct("=BBBxIII3Q16s16sHHHxx")
 
+# Of an event, what tells whose it is: cookie, cgroup_id, netns_cookie.
+_WHOSE: Final = struct.Struct("=32xQQQ96x")
+
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _UNSPECIFIED: Final = frozenset({bytes(16), _MAPPED + bytes(4)})
 
@@ -150,11 +153,22 @@ class Payload:
     remote: Endpoint | None = None
 
 
-def read_events(region: bytes | memoryview) -> Iterator[Event]:
-    """The events that lie one after the other in `region`. Raises EventError."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which events are worth reading: those of these cgroups, network namespaces or sockets, and all others of a socket that one of them
+    named. Reading one takes 10 µs, passing it over 0.2 µs; a busy machine has 100,000 a second, most of them nobody's here.
+    """
+
+    cgroups: Container[int]
+    namespaces: Container[int]
+    cookies: Container[object]
+
+
+def read_events(region: bytes | memoryview, wanted: Wanted | None = None) -> Iterator[Event]:
+    """The events that lie one after the other in `region`; None: all are wanted. Raises EventError."""
     if len(region) % EVENT.size:
         raise EventError(f"expected events of {EVENT.size} bytes each, got {len(region)} bytes: build the BPF programs anew")
-    for row in EVENT.iter_unpack(region):
+    for row in EVENT.iter_unpack(region) if wanted is None else _rows(region, wanted):
         (operation, family, flags, protocol, uid, process, other_process, interface, time_ns, cookie, cgroup_id) = row[:11]
         (netns_cookie, started_ns, sent_bytes, received_bytes, remote, local, asked, remote_port, local_port, asked_port, command) = row[
             11:
@@ -180,6 +194,16 @@ def read_events(region: bytes | memoryview) -> Iterator[Event]:
             sent_bytes=sent_bytes,
             received_bytes=received_bytes,
         )
+
+
+def _rows(region: bytes | memoryview, wanted: Wanted) -> Iterator[tuple[Any, ...]]:
+    cgroups, namespaces, cookies = wanted.cgroups, wanted.namespaces, wanted.cookies
+    named: set[int] = set()
+    for place, (cookie, cgroup_id, netns_cookie) in enumerate(_WHOSE.iter_unpack(region)):
+        if cgroup_id in cgroups or netns_cookie in namespaces or cookie in cookies or cookie in named:
+            if cookie:
+                named.add(cookie)
+            yield EVENT.unpack_from(region, place * EVENT.size)
 
 
 def read_payload(record: bytes | memoryview) -> Payload:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from sensor.events import Event, Payload
+from sensor.events import Event, Payload, Wanted
 
 
 class Loader(StrEnum):
@@ -67,8 +67,8 @@ class Kernel(Protocol):
     def descriptors(self) -> tuple[int, ...]:
         """What becomes readable when there is something to read."""
 
-    def events(self) -> list[Event]:
-        """All small events since the last call, in their order. Never waits."""
+    def events(self, wanted: Wanted | None = None) -> list[Event]:
+        """All small events since the last call, in their order; of those that are `wanted`, where it is said. Never waits."""
 
     def payloads(self) -> list[Payload]:
         """All payloads since the last call, in their order. Never waits."""

@@ -106,8 +106,55 @@ class Change:
     )
 
 
-Record = Decision | Name | Change
-TABLES: Final[Mapping[str, type[Record]]] = {"decisions": Decision, "names": Name, "changes": Change}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """The kernel's view of one connection of a governed agent, or of one datagram socket and one destination."""
+
+    id: str = _column("String", "the connection's id, the same in each row of it, from whichever sensor")
+    time: int = _column("Int64", "when it began, in microseconds since 1970 (UTC)")
+    phase: str = _column("LowCardinality(String)", "`Begun`: it is open; `Ended`: it is over, at most one row of a connection")
+    agent: str = _column("String", "whose it is, `NAMESPACE/NAME`")
+    attribution: str = _column("LowCardinality(String)", "by what it is that agent's: `Cgroup`, or `Namespace` where none could be made")
+    verdict: str = _column("LowCardinality(String)", "`ThroughGate`, `Bypass`, `Local` or `Unattributable`")
+    reason: str = _column("LowCardinality(String)", "the reason code")
+    message: str = _column("String", "the reason as a sentence")
+    protocol: str = _column("LowCardinality(String)", "`TCP`, `UDP`, `Raw`, `Packet`, or the IP protocol's number")
+    source: str = _column("String", "where from; empty when the kernel did not say")
+    destination: str = _column("String", "where the program asked it to go; empty when the kernel did not say")
+    went: str = _column("String", "where its first packet went, after the rules; empty when there was none")
+    name: str = _column("String", "the destination's name: as the handshake asked for it, else as DNS had answered")
+    program: str = _column("String", "the command name of the program that asked, which it may choose itself")
+    pid: int = _column("UInt32", "its process id on this machine; 0 when no process is known")
+    user: int = _column("UInt32", "its user id; says nothing of who it is")
+    cgroup: int = _column("UInt64", "the id of its cgroup")
+    namespace: int = _column("UInt64", "the cookie of its network namespace; 0 when the kernel did not say")
+    from_start: bool = _column("Bool", "false: it was open when the sensor began")
+    duration_us: int = _column("UInt64", "from its begin to this row, in microseconds")
+    sent_bytes: int = _column("UInt64", "of an ended TCP connection: what the program sent")
+    received_bytes: int = _column("UInt64", "of an ended TCP connection: what it got")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A program that looks like an agent and is not registered."""
+
+    id: str = _column("String", "the sighting's id")
+    time: int = _column("Int64", "when this row was written, in microseconds since 1970 (UTC)")
+    name: str = _column("String", "the name that it is known by: of the file, or of the ShadowAgent in a cluster")
+    kind: str = _column("LowCardinality(String)", "`Shadow`, or `Unattributable` when whose it is can't be told")
+    program: str = _column("String", "the file that it executes")
+    pid: int = _column("UInt32", "its process id on this machine")
+    user: int = _column("UInt32", "its user id")
+    cgroup: str = _column("String", "its cgroup's path; empty when it was gone")
+    container: str = _column("String", "its container, pod or unit; empty when it has none")
+    evidence: tuple[str, ...] = _column("Array(String)", "why it is thought an agent, a sentence each")
+    reached: tuple[str, ...] = _column("Array(String)", "what it reached: names, else addresses")
+    first_seen: int = _column("Int64", "in microseconds since 1970 (UTC)")
+    last_seen: int = _column("Int64", "in microseconds since 1970 (UTC)")
+
+
+Record = Decision | Name | Change | Flow | Sighting
+TABLES: Final[Mapping[str, type[Record]]] = {"decisions": Decision, "names": Name, "changes": Change, "flows": Flow, "sightings": Sighting}
 # Columns whose text is JSON by itself.
 JSON_COLUMNS: Final = frozenset({"context", "before", "after"})
 _TABLE_OF: Final = {kind: table for table, kind in TABLES.items()}

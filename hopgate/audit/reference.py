@@ -16,6 +16,13 @@ _TABLES: Final = {
     "decisions": "One row for each hop that was judged, in either direction, allowed or denied.",
     "names": "One row for each question that an agent asked its resolver.",
     "changes": "One row for each start and end of a run; in a cluster for each accepted change, and each opt-out of a pod.",
+    "flows": """What the kernel saw of each connection that a governed agent made, told by the sensor, which knows nothing of the decisions.
+
+A connection has one `Ended` row when it is over, and before it a `Begun` row when it has been open for five seconds, or as soon as it is
+known to go around the gate. A datagram socket has one `Begun` row for each destination, since nothing tells its end. So
+`uniqExact(id)` counts connections, whatever state they are in, also when two sensors told of one; `phase = 'Ended'` has the bytes.
+The last row of an id has the verdict that counts: `argMax(verdict, duration_us)`.""",
+    "sightings": "One row for each unregistered program that looks like an agent, when it is first seen and when more is known of it.",
 }
 _FAULTS: Final = {
     verify.FaultKind.ALTERED: "the line's hash is not that of its contents",
@@ -35,8 +42,8 @@ def page() -> str:
 def _head() -> str:
     return f"""# The record
 
-Every decision of a gate, every name that an agent asks for, and every run. A decision is written before it takes effect: a hop
-whose decision can't be written is denied (`RecordFailed`).
+Every decision of a gate, every name that an agent asks for, every run, and what the kernel saw of each connection. \
+A decision is written before it takes effect: a hop whose decision can't be written is denied (`RecordFailed`).
 
 This page is generated from `hopgate/audit/records.py`; `make gen` writes it again.
 

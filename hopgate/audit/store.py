@@ -52,7 +52,7 @@ class Answer:
 
 # filter → column, and how they are compared; `caller` is called otherwise in the other tables
 _COMPARED: Final = {"since": ("time", ">="), "until": ("time", "<"), "id": ("id", "=")}
-_CALLER: Final = {"decisions": "caller", "names": "agent", "changes": "name"}
+_CALLER: Final = {"decisions": "caller", "names": "agent", "changes": "name", "flows": "agent", "sightings": "name"}
 
 
 def query(spool: Path, table: str, filters: Filters) -> Answer:

@@ -21,6 +21,7 @@ from hopgate.cli import output
 from hopgate.cli.data import default_data_folder
 
 _WAYS = {"Outbound": "out", "Inbound": "in", "Mesh": "mesh"}
+_VERDICTS = ("Allow", "Deny", "ThroughGate", "Bypass", "Local", "Unattributable")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _data = click.option(
     "--data",
@@ -61,7 +62,7 @@ def _filters(command: Any) -> Any:
             click.option("--caller", help="The calling agent, NAMESPACE/NAME."),
             click.option("--user", help="On whose behalf: the user's id."),
             click.option("--action", help="Cedar's action, such as CallTool."),
-            click.option("--verdict", type=click.Choice(("Allow", "Deny")), help="What was enforced."),
+            click.option("--verdict", type=click.Choice(_VERDICTS), help="What was enforced; of flows, what was seen."),
             click.option("--reason", help="The reason code, such as NoPermit."),
             click.option(
                 "--limit", type=click.IntRange(1, 100_000), default=store.DEFAULT_LIMIT, show_default=True, help="At most so many."

@@ -40,6 +40,7 @@ class _AgentName(click.ParamType[ObjectName]):
 @click.option("--keep-env", multiple=True, metavar="NAME", help="Pass this variable as it is, although it holds a provider's key.")
 @click.option("--allow-socket", multiple=True, type=click.Path(path_type=Path), help="Let the program see this Unix socket. Recorded.")
 @click.option("--bind", multiple=True, type=click.Path(path_type=Path, exists=True), help="Let the program see this path. Recorded.")
+@click.option("--sensor/--no-sensor", default=True, show_default=True, help="Of a gate of its own: watch the program's connections.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(
     agent: ObjectName,
@@ -51,6 +52,8 @@ def command(
     allow_socket: tuple[Path, ...],
     bind: tuple[Path, ...],
     command: tuple[str, ...],
+    *,
+    sensor: bool,
 ) -> None:
     """Start COMMAND as a governed agent: every hop it makes goes through a gate, and there is no other way out. Needs root.
 
@@ -70,6 +73,7 @@ def command(
             keep_environment=frozenset(keep_env),
             allow_sockets=tuple(path.absolute() for path in allow_socket),
             binds=tuple(path.absolute() for path in bind),
+            sensor=sensor,
         )
     )
     if code < 0:

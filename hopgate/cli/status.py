@@ -82,5 +82,12 @@ def _describe(status: Status) -> str:
         + f", {agent.refused_packets} packets refused"
         for agent in status.agents
     ]
+    sensor = status.sensor
+    if sensor.pid is not None:
+        lines.append(
+            f"  sensor     process {sensor.pid}, restarted {sensor.restarts} times, programs loaded by {sensor.loader}: {sensor.why}"
+        )
+    lines += [f"  not seen   {what}" for what in sensor.unseen]
+    lines += [f"  count      sensor.{name} {value}" for name, value in sorted(sensor.counters.items())]
     lines += [f"  count      {name} {value}" for name, value in sorted(status.counters.items())]
     return "\n".join(lines)

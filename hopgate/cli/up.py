@@ -28,7 +28,8 @@ from hopgate.cli.data import default_data_folder
     callback=lambda _context, _option, given: tuple(_trust_domain(each) for each in given),
     help="Also decide for the Envoys of a mesh, on peers of this SPIFFE trust domain; can be given again. See `hopgate envoy config`.",
 )
-def command(resources: Path, data: Path, trust_domains: tuple[str, ...]) -> None:
+@click.option("--sensor/--no-sensor", default=True, show_default=True, help="Watch the agents' connections in the kernel.")
+def command(resources: Path, data: Path, trust_domains: tuple[str, ...], *, sensor: bool) -> None:
     """Keep a gate running for several agents, until interrupted. Needs root.
 
     Agents that `hopgate run` starts with the same data folder use this gate and can reach one another.
@@ -36,7 +37,7 @@ def command(resources: Path, data: Path, trust_domains: tuple[str, ...]) -> None
     """
     from hopgate.local import up  # noqa: PLC0415 - the gate's imports are slow, and --help needs none of them
 
-    up.run(resources.resolve(), data, trust_domains)
+    up.run(resources.resolve(), data, trust_domains, sensor=sensor)
 
 
 def _trust_domain(text: str) -> str:

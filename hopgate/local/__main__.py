@@ -18,9 +18,17 @@ def main() -> int:
     parser.add_argument("--name", required=True, help="the run folder's name")
     parser.add_argument("--ready", type=int, required=True, help="a descriptor that gets one byte when the gate listens")
     parser.add_argument("--lifeline", type=int, required=True, help="a descriptor whose end is the gate's end")
+    parser.add_argument("--no-sensor", action="store_true", help="do not watch connections")
     arguments = parser.parse_args()
     try:
-        up.bring_along(arguments.resources, arguments.data, arguments.name, arguments.ready, arguments.lifeline)
+        up.bring_along(
+            arguments.resources,
+            arguments.data,
+            arguments.name,
+            arguments.ready,
+            arguments.lifeline,
+            sensor=not arguments.no_sensor,
+        )
     except LocalError as error:
         sys.stderr.write(f"hopgate: {error} ({error.code})\n")
         return 1

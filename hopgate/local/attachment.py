@@ -19,8 +19,10 @@ from pathlib import Path
 from authz import state as states
 from authz.resolver import Resolver
 from authz.state import Workload
+from hopgate import kernel
 from hopgate.identity.names import ObjectName
 from hopgate.local import environment, namespace
+from hopgate.local.cgroups import Cgroup
 from hopgate.local.control import AgentStatus
 from hopgate.local.envoy_process import EnvoyError, EnvoyProcess
 from hopgate.local.errors import LocalError
@@ -31,11 +33,16 @@ from hopgate.proxy.bootstrap import BootstrapError, BootstrapSpec
 from hopgate.resources.kinds import DialAddress
 from hopgate.resources.private_authorities import private_authorities
 from hopgate.resources.registry import Registry
+from sensor.events import TCP, UDP
+from sensor.state import GateListener, GovernedAgent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachmentSpec:
-    """What is attached. `namespace` is a descriptor of its network namespace; `listen` the port of an agent that others may reach."""
+    """What is attached. `namespace` is a descriptor of its network namespace; `listen` the port of an agent that others may reach.
+
+    `cgroup_id` is 0 when the program has no cgroup of its own.
+    """
 
     agent: ObjectName
     namespace: int
@@ -46,6 +53,7 @@ class AttachmentSpec:
     allow_sockets: tuple[str, ...]
     binds: tuple[str, ...]
     kept_variables: tuple[str, ...]
+    cgroup_id: int
 
 
 class ConfigurationError(LocalError):
@@ -62,10 +70,15 @@ class TrustError(LocalError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What an attachment has of its gate. `record_name` takes agent, name, type, answer and transport, and may raise AuditError."""
+    """What an attachment has of its gate. `record_name` takes agent, name, type, answer and transport, and may raise AuditError.
+
+    `cgroup` is that of the gate's Envoys, `own_cgroup_id` that of the gate's process; None and 0 where there is none.
+    """
 
     run: RunFolder
     envoy: Path
+    cgroup: Cgroup | None
+    own_cgroup_id: int
     record_name: Callable[[ObjectName, str, str, str, str], None]
     say: Callable[[str], None]
 
@@ -83,12 +96,35 @@ class Attachment:
         self._folder = surroundings.run.path / f"agent-{secrets.token_hex(8)}"
         self._private = private_authorities(registry)
         self._resolver = Resolver(lambda: self._registry, agent=spec.agent, record=surroundings.record_name)
-        self._envoy = EnvoyProcess(surroundings.envoy, self._folder, pass_descriptors=(spec.namespace,), say=surroundings.say)
+        self._envoy = EnvoyProcess(
+            surroundings.envoy, self._folder, pass_descriptors=(spec.namespace,), say=surroundings.say, cgroup=surroundings.cgroup
+        )
         self._restarting: asyncio.Task[None] | None = None
 
     def workload(self) -> Workload:
         """By what authz knows this agent's checks."""
         return Workload(credential_sha256=states.credential_sha256(self._credential), agent=str(self.spec.agent))
+
+    def governed(self) -> GovernedAgent:
+        """By what the sensor knows this agent's connections, and where its gate listens. Raises OSError."""
+        envoy = 0 if self._surroundings.cgroup is None else self._surroundings.cgroup.id
+        own = self._surroundings.own_cgroup_id
+        ports = ((TCP, namespace.PROXY_PORT, envoy), (TCP, namespace.DNS_PORT, own), (UDP, namespace.DNS_PORT, own))
+        return GovernedAgent(
+            agent=str(self.spec.agent),
+            cgroup_id=self.spec.cgroup_id,
+            netns_cookie=kernel.within(self.spec.namespace, kernel.netns_cookie),
+            listeners=tuple(
+                GateListener(protocol=protocol, ip=ip, port=port, cgroup_id=cgroup_id)
+                for protocol, port, cgroup_id in ports
+                for ip in ("127.0.0.1", "::1")
+            ),
+        )
+
+    @property
+    def envoy_pid(self) -> int | None:
+        """The process id of its Envoy, None while there is none."""
+        return self._envoy.pid
 
     async def start(self) -> None:
         """Rules, resolver and Envoy; nothing of the agent may run before this returns. Raises LocalError."""

@@ -38,7 +38,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Attach(msgspec.Struct, frozen=True, kw_only=True, tag="attach"):
-    """Plugs the network namespace whose descriptor comes along. What is opened beyond the gate is recorded."""
+    """Plugs the network namespace whose descriptor comes along. What is opened beyond the gate is recorded. `cgroup_id` 0: it has none."""
 
     agent: str
     pid: int
@@ -48,6 +48,7 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True, tag="attach"):
     allow_sockets: tuple[str, ...]
     binds: tuple[str, ...]
     kept_variables: tuple[str, ...]
+    cgroup_id: int
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True, tag="attached"):
@@ -71,6 +72,17 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     refused_packets: int
 
 
+class SensorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The second witness: how its programs came into the kernel and why so, and by name what it does not see."""
+
+    pid: int | None
+    restarts: int
+    loader: str
+    why: str
+    unseen: tuple[str, ...]
+    counters: dict[str, int]
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status-report"):
     """`mistakes` stand against the folder as it is now; the snapshot in force is then older than the folder."""
 
@@ -84,6 +96,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status-report"):
     authz_pid: int | None
     authz_restarts: int
     counters: dict[str, int]
+    sensor: SensorStatus
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

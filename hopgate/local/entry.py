@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hopgate import kernel
+from hopgate.local import cgroups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """Everything prepared before the fork. `namespaces` are descriptors with their CLONE_NEW… kind, the mount namespace last.
 
-    `report` is the writing end of a pipe that closes at exec: a step that fails leaves its name and errno there.
+    `report` is the writing end of a pipe that closes at exec: a step that fails leaves its name and errno there. `cgroup` is the open
+    `cgroup.procs` of the program's own cgroup, None when it has none.
     """
 
     namespaces: tuple[tuple[int, int], ...]
@@ -28,11 +30,15 @@ class Entry:
     working_directory: Path
     seccomp: bytes
     report: int
+    cgroup: int | None = None
 
     def __call__(self) -> None:
         """Do it. Raises OSError after reporting; the process must then not go on to exec."""
-        step = "enter the namespaces"
+        step = "enter the cgroup"
         try:
+            if self.cgroup is not None:
+                cgroups.enter(self.cgroup)
+            step = "enter the namespaces"
             for descriptor, kind in self.namespaces:
                 kernel.setns(descriptor, kind)
             step = f"become user {self.uid}"

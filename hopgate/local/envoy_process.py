@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from hopgate.local.cgroups import Cgroup
 from hopgate.local.errors import LocalError
 from hopgate.resources.kinds import DialAddress
 
@@ -37,7 +38,8 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 LOG_BYTES: Final = 256 << 10
 
 # Envoy asks for the signal itself only with hot restart, which is off. A gate that ended before that is found out by its id.
-_ONLY_BENEATH: Final = '[ "$PPID" = "$1" ] || exit 1; shift; unset PWD OLDPWD; exec "$@"'
+# The first argument is that id, the second the `cgroup.procs` to enter by, /dev/null for none.
+_ONLY_BENEATH: Final = '[ "$PPID" = "$1" ] || exit 1; echo 0 > "$2" || exit 1; shift 2; unset PWD OLDPWD; exec "$@"'
 
 
 class EnvoyError(LocalError):
@@ -119,9 +121,16 @@ class EnvoyProcess:
     """
 
     def __init__(
-        self, binary: Path, folder: Path, *, pass_descriptors: tuple[int, ...] = (), say: Callable[[str], None] = lambda _: None
+        self,
+        binary: Path,
+        folder: Path,
+        *,
+        pass_descriptors: tuple[int, ...] = (),
+        say: Callable[[str], None] = lambda _: None,
+        cgroup: Cgroup | None = None,
     ) -> None:
         self._binary = binary
+        self._cgroup = cgroup
         self._folder = folder
         self._descriptors = pass_descriptors
         self._say = say
@@ -221,7 +230,7 @@ class EnvoyProcess:
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *("setpriv", "--pdeathsig", "KILL"),
-                *("sh", "-c", _ONLY_BENEATH, "sh", str(os.getpid())),
+                *("sh", "-c", _ONLY_BENEATH, "sh", str(os.getpid()), "/dev/null" if self._cgroup is None else str(self._cgroup.processes)),
                 self._binary,
                 *("--config-path", str(self._bootstrap)),
                 *("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"),

@@ -16,11 +16,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hopgate.local import cgroups
+from hopgate.local.cgroups import Cgroup
 from hopgate.local.errors import LocalError
 
 RUN_ROOT = Path("/run/hopgate")
 SHARED_GATE = "up"
 AUTHZ_SOCKET = "authz.sock"
+# names the folder's cgroup, by its path
+_CGROUP = "cgroup"
 
 
 class FolderError(LocalError):
@@ -69,10 +73,17 @@ class RunFolder:
         """Where Envoy reaches the certificate server."""
         return self.path / "certificates.sock"
 
+    def make_cgroup(self) -> Cgroup | None:
+        """A cgroup that goes with this folder; None where none can be made. At most one for each folder."""
+        made = cgroups.make(f"hopgate-{self.path.parent.name}-{self.path.name}")
+        if made is not None:
+            (self.path / _CGROUP).write_text(str(made.path), encoding="utf-8")
+        return made
+
     def remove(self) -> None:
         """Take the folder away and let go of its lock."""
         with _only_one():
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
             with contextlib.suppress(OSError):
                 self.path.parent.rmdir()  # the last one of this data folder
         os.close(self.descriptor)
@@ -121,9 +132,22 @@ def _clear() -> None:
     """Take away every run folder whose gate is gone."""
     for base in _folders(RUN_ROOT):
         for left in _abandoned(base):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
         with contextlib.suppress(OSError):
             base.rmdir()  # only where it is empty
+
+
+def _remove(folder: Path) -> None:
+    """Take a run folder away with its cgroup. While a process is in that, what names it stays, for the next start to clear."""
+    cgroup = folder / _CGROUP
+    if not cgroup.exists() or cgroups.remove(Path(cgroup.read_text(encoding="utf-8"))):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for left in folder.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        elif left != cgroup:
+            left.unlink(missing_ok=True)
 
 
 def _folders(base: Path) -> list[Path]:

@@ -24,17 +24,20 @@ from authz.upstream_names import UpstreamNames
 from hopgate.audit.errors import AuditError
 from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.identity.names import ObjectName
-from hopgate.local import recording
+from hopgate.local import cgroups, recording
 from hopgate.local.attachment import Attachment, AttachmentSpec, Surroundings
 from hopgate.local.authz_process import AuthzProcess
 from hopgate.local.control import Status, Welcome
 from hopgate.local.errors import LocalError
 from hopgate.local.folders import RunFolder
+from hopgate.local.sensor_process import SensorProcess
 from hopgate.manifests import snapshots
 from hopgate.manifests.snapshots import SnapshotError
 from hopgate.manifests.watch import FolderWatcher
 from hopgate.resources.registry import Registry
 from hopgate.snapshot import ResolvedHost, Snapshot
+from sensor.state import GovernedAgent
+from sensor.state import State as SensorState
 from tokenmint.authority import Authority, Leaf
 
 REPORT_SECONDS = 2.0
@@ -61,8 +64,8 @@ class GateSpec:
 class Gate:
     """One gate. `start`, then `serve` until cancelled, then `stop`."""
 
-    def __init__(self, spec: GateSpec, authz: AuthzProcess) -> None:
-        """`authz` has been spawned; it is this object's to stop."""
+    def __init__(self, spec: GateSpec, authz: AuthzProcess, sensor: SensorProcess) -> None:
+        """`authz` has been spawned; it and `sensor` are this object's to stop."""
         self._spec = spec
         self._watcher = FolderWatcher(spec.resources, self._folder_changed)
         self._snapshot: Snapshot | None = None
@@ -72,11 +75,23 @@ class Gate:
         self._attachments: list[Attachment] = []
         self._hosts: Mapping[str, ResolvedHost] = {}
         self._sequence = 0
+        self._sensor_sequence = 0
         self._pushing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._spool = Spool(spec.data / "spool", new_writer("gate"), clock=time.time, durability=Durability.WRITE)
-        self._surroundings = Surroundings(run=spec.run, envoy=spec.envoy, record_name=self._record_name, say=spec.say)
+        self._cgroup = spec.run.make_cgroup()
+        own_cgroup = cgroups.own()
+        self._surroundings = Surroundings(
+            run=spec.run,
+            envoy=spec.envoy,
+            cgroup=self._cgroup,
+            own_cgroup_id=0 if own_cgroup is None else cgroups.identify(own_cgroup),
+            record_name=self._record_name,
+            say=spec.say,
+        )
         self._authz = authz
+        self._sensor = sensor
+        self._governed: dict[Attachment, GovernedAgent] = {}
         self._certificates = CertificateServer(self._issue, spec.run.certificates)
         self._names = UpstreamNames(self._outside_hosts, on_change=self._names_changed)
 
@@ -109,6 +124,7 @@ class Gate:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._certificates.stop()
+        await self._sensor.stop()
         await self._authz.stop()
         self._spool.close()
 
@@ -128,13 +144,14 @@ class Gate:
         attachment = Attachment(spec, self._surroundings, self.registry)
         self._attachments.append(attachment)
         try:
-            await asyncio.gather(self._push(), attachment.start())
+            await asyncio.gather(self._push(), attachment.start(), self._watch(attachment))
             if attachment.inbound is not None:
                 await self._push()
             self._spool.append(recording.run_change("Start", spec, time.time_ns()))
         except BaseException:  # also when cancelled: nothing is left attached, and it is raised again
             await self.detach(attachment)
             raise
+        self._sensor.begin()
         return attachment
 
     async def detach(self, attachment: Attachment) -> None:
@@ -143,6 +160,8 @@ class Gate:
             return
         self._attachments.remove(attachment)
         await attachment.stop()
+        if self._governed.pop(attachment, None) is not None:
+            await self._tell_sensor()
         with contextlib.suppress(LocalError):
             await self._push()
         with contextlib.suppress(AuditError):
@@ -167,6 +186,7 @@ class Gate:
             authz_pid=self._authz.pid,
             authz_restarts=self._authz.restarts,
             counters=counters,
+            sensor=await self._sensor.status(),
         )
 
     def welcome(self) -> Welcome:
@@ -228,6 +248,27 @@ class Gate:
                     mesh=self._spec.mesh,
                 )
             )
+
+    async def _watch(self, attachment: Attachment) -> None:
+        """Have the sensor know of an agent before its program begins."""
+        try:
+            self._governed[attachment] = await asyncio.to_thread(attachment.governed)
+        except OSError as error:
+            self._spec.say(f"connections of {attachment.spec.agent} are not seen: its network namespace can't be told: {error.strerror}")
+            return
+        await self._tell_sensor()
+
+    async def _tell_sensor(self) -> None:
+        self._sensor_sequence += 1
+        envoys = (attachment.envoy_pid for attachment in self._governed)
+        await self._sensor.update(
+            SensorState(
+                sequence=self._sensor_sequence,
+                agents=tuple(self._governed.values()),
+                gate_cgroups=() if self._cgroup is None else (self._cgroup.id,),
+                gate_processes=(os.getpid(), *(pid for pid in envoys if pid is not None)),
+            )
+        )
 
     def _issue(self, host: str) -> Leaf | None:
         return self._authority.issue(host, int(time.time())) if self.registry.opens(host) else None

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from hopgate import kernel
 from hopgate.local.errors import LocalError
@@ -38,8 +36,6 @@ _PEER_INDEX: Final = 1001
 
 # What a kernel without IPv6, or with IPv6 switched off, answers: there is then no IPv6 to capture.
 _NO_IPV6: Final = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.ENETUNREACH, errno.ENODEV})
-
-_Made = TypeVar("_Made")
 
 
 class NamespaceError(LocalError):
@@ -67,7 +63,7 @@ def plug(namespace: int | str | Path, *, proxy_port: int = PROXY_PORT, dns_port:
     Raises NamespaceError when any part could not be made; the namespace is then of no use and still has no way out.
     """
     with _failing("could not plug the network namespace"):
-        table, links = _within(namespace, lambda: (netlink.rules_socket(), netlink.links_socket()))
+        table, links = kernel.within(namespace, lambda: (netlink.rules_socket(), netlink.links_socket()))
         with table, links:
             netlink.transact(table, rules.of_namespace(proxy_port, dns_port))
             netlink.send(links, _links())
@@ -85,12 +81,12 @@ def open_sockets_in(namespace: int | str | Path, *, dns_port: int = DNS_PORT) ->
     Redirected packets arrive on loopback whatever their destination was. `plug` first: without it `lo` is down.
     """
     with _failing("could not open the resolver's sockets in the network namespace"):
-        return _within(namespace, lambda: _resolver_sockets(dns_port))
+        return kernel.within(namespace, lambda: _resolver_sockets(dns_port))
 
 
 def read_refused(namespace: int | str | Path) -> int:
     """How many packets of programs in `namespace` the rules refused so far, IPv4 and IPv6 together. Raises NamespaceError."""
-    with _failing("could not read the counters of the network namespace"), _within(namespace, netlink.rules_socket) as table:
+    with _failing("could not read the counters of the network namespace"), kernel.within(namespace, netlink.rules_socket) as table:
         return netlink.count_refused(table, rules.TABLE, rules.GUARD)
 
 
@@ -101,29 +97,6 @@ def _failing(what: str) -> Iterator[None]:
     except OSError as error:
         remedy = "run as root, on a kernel with nf_tables, nft_redir, nft_reject_inet, nf_conntrack and veth"
         raise NamespaceError(f"{what}: {error.strerror or error}", remedy=remedy) from error
-
-
-def _within(namespace: int | str | Path, make: Callable[[], _Made]) -> _Made:
-    """What `make()` returns when called inside `namespace`, by a thread that ends there: this thread never leaves its own."""
-    descriptor = namespace if isinstance(namespace, int) else os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-    made: list[_Made] = []
-    failed: list[OSError] = []
-
-    def enter() -> None:
-        try:
-            kernel.setns(descriptor, kernel.CLONE_NEWNET)
-            made.append(make())
-        except OSError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=enter, name="namespace")
-    thread.start()
-    thread.join()
-    if not isinstance(namespace, int):
-        os.close(descriptor)
-    for error in failed:
-        raise error
-    return made[0]
 
 
 def _resolver_sockets(port: int) -> ResolverSockets:

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from hopgate.identity.names import ObjectName
 from hopgate.local import environment, folders, rights, sandbox
+from hopgate.local.cgroups import Cgroup
 from hopgate.local.control import Answer, Attach, Attached, Client, ControlError, Hello, Refused, Welcome
 from hopgate.local.errors import LocalError
 from hopgate.local.folders import SHARED_GATE
@@ -51,7 +52,7 @@ class RunError(LocalError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """What to run, as whom, behind which gate, and what is opened beyond it."""
+    """What to run, as whom, behind which gate, and what is opened beyond it. `sensor`: whether a gate of its own brings one."""
 
     agent: ObjectName
     resources: Path
@@ -62,6 +63,7 @@ class RunSpec:
     keep_environment: frozenset[str]
     allow_sockets: tuple[Path, ...]
     binds: tuple[Path, ...]
+    sensor: bool = True
 
 
 def run(spec: RunSpec) -> int:
@@ -70,16 +72,16 @@ def run(spec: RunSpec) -> int:
     rights.require_tools()
     account = rights.calling_user(os.environ, spec.uid)
     data = folders.open_data(spec.data)
-    with _gate(spec, data) as client, _inside_folder(data) as inside:
+    with _gate(spec, data) as client, _inside_folder(data) as (inside, cgroup):
         welcome = _expect(client.ask(Hello(agent=str(spec.agent))), Welcome)
         if Path(welcome.resources) != spec.resources:
             raise RunError(
                 f"expected the running gate to serve `{spec.resources}`, it serves `{welcome.resources}`",
                 remedy="name that folder, or another --data",
             )
-        process = sandbox.spawn(_sandbox_spec(spec, account, welcome, inside))
+        process = sandbox.spawn(_sandbox_spec(spec, account, welcome, inside, cgroup))
         try:
-            _plug(client, spec, account, process)
+            _plug(client, spec, account, process, cgroup)
             _pass_signals_on(process)
             process.release()
             ended = threading.Event()
@@ -114,7 +116,7 @@ def _own_gate(spec: RunSpec, data: Path) -> Iterator[Client]:
     ready, told = os.pipe()
     arguments = ("--resources", str(spec.resources), "--data", str(data), "--name", name, "--ready", str(told), "--lifeline", str(lifeline))
     gate = subprocess.Popen(
-        (sys.executable, "-m", "hopgate.local", *arguments),
+        (sys.executable, "-m", "hopgate.local", *arguments, *(() if spec.sensor else ("--no-sensor",))),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=(told, lifeline),
@@ -137,19 +139,19 @@ def _own_gate(spec: RunSpec, data: Path) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _inside_folder(data: Path) -> Iterator[Path]:
-    """The folder that the program sees as `INSIDE`, readable for its user."""
+def _inside_folder(data: Path) -> Iterator[tuple[Path, Cgroup | None]]:
+    """The folder that the program sees as `INSIDE`, readable for its user, and the program's cgroup, which goes with it."""
     run_folder = folders.open_run(data, f"inside-{os.getpid()}-{secrets.token_hex(4)}")
     inside = run_folder.path / "inside"
     inside.mkdir(mode=0o755)
     inside.chmod(0o755)
     try:
-        yield inside
+        yield inside, run_folder.make_cgroup()
     finally:
         run_folder.remove()
 
 
-def _sandbox_spec(spec: RunSpec, account: Account, welcome: Welcome, inside: Path) -> SandboxSpec:
+def _sandbox_spec(spec: RunSpec, account: Account, welcome: Welcome, inside: Path, cgroup: Cgroup | None) -> SandboxSpec:
     bundle = inside / "trust-bundle.pem"
     bundle.write_bytes(environment.trust_bundle(welcome.authority_pem.encode()))
     bundle.chmod(0o644)
@@ -169,10 +171,11 @@ def _sandbox_spec(spec: RunSpec, account: Account, welcome: Welcome, inside: Pat
         binds=spec.binds,
         allow_sockets=spec.allow_sockets,
         inside=(inside, INSIDE),
+        cgroup=cgroup,
     )
 
 
-def _plug(client: Client, spec: RunSpec, account: Account, process: SandboxProcess) -> None:
+def _plug(client: Client, spec: RunSpec, account: Account, process: SandboxProcess, cgroup: Cgroup | None) -> None:
     """Have the gate plug the waiting sandbox's network namespace."""
     descriptor = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -185,6 +188,7 @@ def _plug(client: Client, spec: RunSpec, account: Account, process: SandboxProce
             allow_sockets=tuple(str(path) for path in spec.allow_sockets),
             binds=tuple(str(path) for path in process.binds),
             kept_variables=tuple(sorted(spec.keep_environment)),
+            cgroup_id=0 if cgroup is None else cgroup.id,
         )
         _expect(client.ask(request, (descriptor,)), Attached)
     finally:

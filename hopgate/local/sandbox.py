@@ -28,6 +28,7 @@ from typing import Final
 
 from hopgate import kernel
 from hopgate.local import environment, mounts, seccomp, unix_sockets, view
+from hopgate.local.cgroups import Cgroup
 from hopgate.local.entry import Entry
 from hopgate.local.errors import CommandError, DescriptorError, SandboxError
 from hopgate.local.rights import Account
@@ -53,7 +54,7 @@ class SandboxSpec:
 
     `hidden` folders are not reachable by any path. `binds` and `allow_sockets` are opened, relative ones from the working directory.
     `inside` is a folder of the gate's files, readable by everyone, and where the program sees it; `spawn` adds the resolver's files.
-    HOME, USER, LOGNAME, SHELL and PWD follow `account` and `working_directory`, whatever `environment` says.
+    HOME, USER, LOGNAME, SHELL and PWD follow `account` and `working_directory`, whatever `environment` says. `cgroup` is the program's own.
     """
 
     command: tuple[str, ...]
@@ -64,6 +65,7 @@ class SandboxSpec:
     binds: tuple[Path, ...]
     allow_sockets: tuple[Path, ...]
     inside: tuple[Path, Path]
+    cgroup: Cgroup | None = None
 
 
 class SandboxProcess:
@@ -150,8 +152,10 @@ class SandboxProcess:
     def _entry(self, opened: contextlib.ExitStack, report: int) -> Entry:
         account = self._spec.account
         namespaces = tuple((_opened(opened, f"/proc/{self.pid}/ns/{name}"), kind) for name, kind in _NAMESPACES)
+        cgroup = None if self._spec.cgroup is None else _opened(opened, str(self._spec.cgroup.processes), os.O_WRONLY)
         return Entry(
             namespaces=namespaces,
+            cgroup=cgroup,
             uid=account.uid,
             gid=account.gid,
             groups=tuple(os.getgrouplist(account.name, account.gid)),
@@ -378,8 +382,8 @@ def _children_in(pid: int) -> Iterator[None]:
             kernel.setns(own, kernel.CLONE_NEWPID)
 
 
-def _opened(opened: contextlib.ExitStack, path: str) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _opened(opened: contextlib.ExitStack, path: str, mode: int = os.O_RDONLY) -> int:
+    descriptor = os.open(path, mode | os.O_CLOEXEC)
     opened.callback(os.close, descriptor)
     return descriptor
 

@@ -99,4 +99,5 @@ def _spec(request: Attach, descriptors: list[int]) -> AttachmentSpec:
         allow_sockets=request.allow_sockets,
         binds=request.binds,
         kept_variables=request.kept_variables,
+        cgroup_id=request.cgroup_id,
     )

@@ -15,10 +15,10 @@ from hopgate.local.authz_process import AuthzProcess
 from hopgate.local.folders import SHARED_GATE
 
 
-def run(resources: Path, data: Path, trust_domains: tuple[str, ...] = ()) -> None:
+def run(resources: Path, data: Path, trust_domains: tuple[str, ...] = (), *, sensor: bool = True) -> None:
     """Run a gate until a signal ends it. Raises LocalError when it can't start.
 
-    `trust_domains` are those of a mesh whose Envoys may ask this gate for decisions.
+    `trust_domains` are those of a mesh whose Envoys may ask this gate for decisions; `sensor`: whether connections are watched.
     """
     rights.require_root("hopgate up")
     asyncio.run(
@@ -30,13 +30,14 @@ def run(resources: Path, data: Path, trust_domains: tuple[str, ...] = ()) -> Non
             ready=lambda: _say(f"the gate is up for `{resources}`"),
             lifeline=None,
             trust_domains=trust_domains,
+            sensor=sensor,
         )
     )
 
 
-def bring_along(resources: Path, data: Path, name: str, ready: int, lifeline: int) -> None:
+def bring_along(resources: Path, data: Path, name: str, ready: int, lifeline: int, *, sensor: bool) -> None:
     """Run a gate for one `hopgate run`: a byte on `ready` says that it listens; it ends when `lifeline` reaches its end."""
-    asyncio.run(_serve(resources, data, name, envoy_process.find(), ready=lambda: _tell(ready), lifeline=lifeline))
+    asyncio.run(_serve(resources, data, name, envoy_process.find(), ready=lambda: _tell(ready), lifeline=lifeline, sensor=sensor))
 
 
 async def _serve(
@@ -47,6 +48,7 @@ async def _serve(
     *,
     ready: Callable[[], None],
     lifeline: int | None,
+    sensor: bool,
     trust_domains: tuple[str, ...] = (),
 ) -> None:
     run = folders.open_run(folders.open_data(data), name)
@@ -62,13 +64,17 @@ async def _serve(
         # Imported only now, while authz imports its own on another core: it is most of what a start takes.
         from hopgate.local.gate import Gate, GateSpec  # noqa: PLC0415
         from hopgate.local.mesh_credential import peers  # noqa: PLC0415
+        from hopgate.local.sensor_process import SensorProcess  # noqa: PLC0415
         from hopgate.local.sessions import Sessions  # noqa: PLC0415
 
         spec = GateSpec(resources=resources, data=data, run=run, envoy=envoy, say=_say, mesh=peers(data, trust_domains))
-        gate = Gate(spec, authz)
+        watching = SensorProcess(data, _say, wanted=sensor)
+        gate = Gate(spec, authz, watching)
         await gate.start()
         sessions = asyncio.create_task(Sessions(gate, control.listen(run.control)).serve())
         ready()
+        if lifeline is None:
+            watching.begin(pause_seconds=0)  # there is no program whose start it could be in the way of
         await ended.wait()
         sessions.cancel()
         with contextlib.suppress(asyncio.CancelledError):

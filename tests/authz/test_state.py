@@ -7,20 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz import state as states
-from authz.state import (
-    Applied,
-    Failed,
-    FromAuthz,
-    FromGate,
-    InboundGate,
-    Ready,
-    Report,
-    ReportRequest,
-    Resolution,
-    State,
-    StateError,
-    Workload,
-)
+from authz.state import FromAuthz, FromGate, InboundGate, Report, Resolution, State, Workload
+from hopgate import children
+from hopgate.children import Applied, Failed, MessageError, Ready, ReportRequest
 from hopgate.identity.errors import InvalidNameError
 from hopgate.identity.names import ObjectName
 from hopgate.resources.kinds import DialAddress
@@ -36,7 +25,7 @@ FULL = State(
 
 @pytest.mark.parametrize("message", [FULL, State(sequence=0), ReportRequest()], ids=["a full state", "an empty state", "a question"])
 def test_what_the_gate_says_comes_out_as_it_went_in(message: FromGate) -> None:
-    line = states.encode(message)
+    line = children.encode(message)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert states.decode_from_gate(line) == message
@@ -53,7 +42,7 @@ def test_what_the_gate_says_comes_out_as_it_went_in(message: FromGate) -> None:
     ids=["ready", "applied", "failed", "a report"],
 )
 def test_what_authz_says_comes_out_as_it_went_in(message: FromAuthz) -> None:
-    line = states.encode(message)
+    line = children.encode(message)
     assert line.count(b"\n") == 1
     assert states.decode_from_authz(line) == message
 
@@ -61,7 +50,7 @@ def test_what_authz_says_comes_out_as_it_went_in(message: FromAuthz) -> None:
 @given(text=st.text(), number=st.integers(0, 2**62))
 def test_any_text_makes_the_way(text: str, number: int) -> None:
     told = State(sequence=number, hosts=(Resolution(host=text, addresses=(text,), resolved_at=number),))
-    assert states.decode_from_gate(states.encode(told)) == told
+    assert states.decode_from_gate(children.encode(told)) == told
 
 
 @pytest.mark.parametrize(
@@ -77,19 +66,19 @@ def test_any_text_makes_the_way(text: str, number: int) -> None:
         b'{"type":"state","sequence":1,"more":1}\n',
         b'{"type":"state","sequence":1,"workloads":[{"agent":"a/b"}]}\n',
         b'{"type":"state","sequence":1}{"type":"state","sequence":2}\n',
-        states.encode(Ready()),
+        children.encode(Ready()),
         b"\xff\n",
     ],
     ids=repr,
 )
 def test_refuses_what_no_gate_says(line: bytes) -> None:
-    with pytest.raises(StateError, match="expected a message of the gate"):
+    with pytest.raises(MessageError, match="expected a message of the gate"):
         states.decode_from_gate(line)
 
 
-@pytest.mark.parametrize("line", [b"", b"Warning: something\n", states.encode(FULL), b'{"type":"applied"}\n'], ids=repr)
+@pytest.mark.parametrize("line", [b"", b"Warning: something\n", children.encode(FULL), b'{"type":"applied"}\n'], ids=repr)
 def test_refuses_what_no_authz_says(line: bytes) -> None:
-    with pytest.raises(StateError, match="expected a message of the authz process"):
+    with pytest.raises(MessageError, match="expected a message of the authz process"):
         states.decode_from_authz(line)
 
 
@@ -106,4 +95,4 @@ def test_refuses_a_gate_of_no_agent() -> None:
 
 
 def test_a_credential_is_not_in_what_is_told() -> None:
-    assert b"held" not in states.encode(FULL)
+    assert b"held" not in children.encode(FULL)

@@ -13,9 +13,17 @@ MAPPED = bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 7])
 V6 = IPv6Address("2001:db8::1").packed
 
 
-def _event(operation: int = Operation.CONNECT, *, remote: bytes = MAPPED, command: bytes = b"python3") -> bytes:
+def _event(
+    operation: int = Operation.CONNECT,
+    *,
+    remote: bytes = MAPPED,
+    command: bytes = b"python3",
+    cookie: int = 2,
+    cgroup_id: int = 3,
+    netns_cookie: int = 4,
+) -> bytes:
     head = (operation, 10, Flag.BLOCKED, TCP, 1000, 11, 12, 3)
-    return EVENT.pack(*head, 1, 2, 3, 4, 5, 6, 7, remote, V6, bytes(16), 443, 40000, 0, command)
+    return EVENT.pack(*head, 1, cookie, cgroup_id, netns_cookie, 5, 6, 7, remote, V6, bytes(16), 443, 40000, 0, command)
 
 
 def _payload(size: int = 3, data: bytes = b"abc", kind: int = Kind.TLS) -> bytes:
@@ -49,6 +57,34 @@ def test_an_event_is_read_field_by_field() -> None:
         sent_bytes=6,
         received_bytes=7,
     )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "read"),
+    [
+        ((set(), set(), set()), []),
+        (({3}, set(), set()), [2, 2, 7]),  # the second of cookie 2 is of another cgroup: a socket that was handed over
+        ((set(), {4}, set()), [2, 2]),
+        ((set(), set(), {7}), [7]),
+        ((set(), set(), {9}), [9]),
+        (({8}, set(), set()), [0, 2]),
+    ],
+)
+def test_only_events_that_are_wanted_are_read(wanted: tuple[set[int], set[int], set[object]], read: list[int]) -> None:
+    region = b"".join(
+        (
+            _event(cookie=9, cgroup_id=1, netns_cookie=1),
+            _event(cookie=0, cgroup_id=8, netns_cookie=1),
+            _event(),
+            _event(cookie=2, cgroup_id=8, netns_cookie=1),
+            _event(cookie=0, cgroup_id=1, netns_cookie=1),
+            _event(cookie=7, netns_cookie=0),
+        )
+    )
+    cgroups, namespaces, cookies = wanted
+    found = events.read_events(region, events.Wanted(cgroups=cgroups, namespaces=namespaces, cookies=cookies))
+    assert [event.cookie for event in found] == read
+    assert len(list(events.read_events(region))) == 6
 
 
 def test_a_command_that_is_no_text_is_still_told() -> None:

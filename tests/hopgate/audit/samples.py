@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hopgate.audit.records import Change, Decision, Name
+from hopgate.audit.records import Change, Decision, Flow, Name, Sighting
 from hopgate.audit.spool import Durability, Spool
 
 WRITER = "authz-1"
@@ -30,6 +30,25 @@ def change(number: int = 0, **changes: Any) -> Change:
     """The start of a run."""
     told = {"who": "1000", "operation": "Start", "kind": "Run", "name": "demo/planner", "before": {}, "after": {"pid": 1}}
     return Change(**{"id": f"{number:032x}", "time": 1_800_000_000_000_000 + number, **told, **changes})
+
+
+def flow(number: int = 0, **changes: Any) -> Flow:
+    """A connection that went through the gate and ended."""
+    told = {
+        **{item.name: _DEFAULTS[str(item.type)] for item in dataclasses.fields(Flow)},
+        "phase": "Ended",
+        "agent": "demo/planner",
+        "verdict": "ThroughGate",
+        "protocol": "TCP",
+        "from_start": True,
+    }
+    return Flow(**{**told, "id": f"{number:032x}", "time": 1_800_000_000_000_000 + number, **changes})
+
+
+def sighting(number: int = 0, **changes: Any) -> Sighting:
+    """A program that nobody registered."""
+    told = {**{item.name: _DEFAULTS[str(item.type)] for item in dataclasses.fields(Sighting)}, "name": "demo/planner", "kind": "Shadow"}
+    return Sighting(**{**told, "id": f"{number:032x}", "time": 1_800_000_000_000_000 + number, **changes})
 
 
 def spool(folder: Path, writer: str = WRITER, clock: Callable[[], float] = lambda: 0.0, **settings: Any) -> Spool:

@@ -35,8 +35,14 @@ def test_each_column_has_a_type_and_a_meaning(table: str) -> None:
 
 @pytest.mark.parametrize(
     ("record", "table"),
-    [(samples.decision(), "decisions"), (samples.name(), "names"), (samples.change(), "changes")],
-    ids=["a decision", "a name", "a change"],
+    [
+        (samples.decision(), "decisions"),
+        (samples.name(), "names"),
+        (samples.change(), "changes"),
+        (samples.flow(), "flows"),
+        (samples.sighting(), "sightings"),
+    ],
+    ids=["a decision", "a name", "a change", "a flow", "a sighting"],
 )
 def test_a_record_is_rendered_in_the_order_of_its_columns(record: Record, table: str) -> None:
     assert records.table_of(record) == table

@@ -54,6 +54,8 @@ def test_rows_are_what_was_written(tmp_path: Path) -> None:
         "decisions": FULL,
         "names": samples.name(1, name="ü"),
         "changes": samples.change(2, after={"command": [HARD_TEXT]}),
+        "flows": samples.flow(3, program=HARD_TEXT, cgroup=(1 << 64) - 1, duration_us=7),
+        "sightings": samples.sighting(4, evidence=(HARD_TEXT, "b"), reached=("a.example",)),
     }
     spool = samples.spool(tmp_path)
     for record in written.values():

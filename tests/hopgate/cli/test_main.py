@@ -52,6 +52,7 @@ def test_the_commands_are_these() -> None:
         "audit verify",
         "check",
         "check pod",
+        "discover",
         "envoy",
         "envoy config",
         "policy",

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from hopgate.cli.main import commands
 from hopgate.local import control, folders
-from hopgate.local.control import AgentStatus, Status
+from hopgate.local.control import AgentStatus, SensorStatus, Status
 
 RUNNING = Status(
     pid=7,
@@ -27,6 +27,9 @@ RUNNING = Status(
     authz_pid=9,
     authz_restarts=1,
     counters={"checks": 2},
+    sensor=SensorStatus(
+        pid=10, restarts=2, loader="CO-RE", why="this kernel has BTF", unseen=("io_uring: refused",), counters={"flows": 3}
+    ),
 )
 
 
@@ -84,6 +87,21 @@ def test_a_gate_is_described(data: Path) -> None:
     assert (ran.exit_code, ran.stderr) == (0, "")
     for told in ("gate 7", "abcdef012345", "process 9, restarted 1 times", "demo/planner, process 8", "127.0.0.1:1", "3 packets refused"):
         assert told in ran.stdout
+
+
+def test_what_the_sensor_sees_and_does_not_is_described(data: Path) -> None:
+    ran = answered(data, msgspec.json.encode(RUNNING))
+    for told in (
+        "process 10, restarted 2 times, programs loaded by CO-RE: this kernel has BTF",
+        "not seen   io_uring: refused",
+        "sensor.flows 3",
+    ):
+        assert told in ran.stdout
+    without = msgspec.structs.replace(RUNNING.sensor, pid=None, unseen=("connections of agents are not seen: switched off",), counters={})
+    ran = answered(data, msgspec.json.encode(msgspec.structs.replace(RUNNING, sensor=without)))
+    assert ran.exit_code == 0
+    assert "not seen   connections of agents are not seen: switched off" in ran.stdout
+    assert "sensor  " not in ran.stdout
 
 
 def test_a_gate_is_told_to_programs_as_it_is(data: Path) -> None:

@@ -24,6 +24,7 @@ from hopgate.local.control import (
     Hello,
     Refused,
     Request,
+    SensorStatus,
     Status,
     StatusRequest,
     Welcome,
@@ -38,6 +39,7 @@ ATTACH = Attach(
     allow_sockets=("/a",),
     binds=(),
     kept_variables=("KEY",),
+    cgroup_id=9,
 )
 STATUS = Status(
     pid=1,
@@ -50,6 +52,7 @@ STATUS = Status(
     authz_pid=None,
     authz_restarts=0,
     counters={},
+    sensor=SensorStatus(pid=None, restarts=0, loader="", why="", unseen=("connections: switched off",), counters={}),
 )
 
 

@@ -136,6 +136,50 @@ class TestRunFolder:
         second.remove()
 
 
+@pytest.mark.root
+class TestCgroup:
+    """Each folder may have one; nothing of it stays behind."""
+
+    def test_goes_with_its_folder(self, data: Path) -> None:
+        held = folders.open_run(data, "up")
+        made = held.make_cgroup()
+        assert made is not None
+        assert made.path.stat().st_ino == made.id
+        held.remove()
+        assert not made.path.exists()
+
+    def test_of_a_killed_gate_is_cleared_by_the_next_start_once_nothing_is_in_it(self, data: Path) -> None:
+        killed = folders.open_run(data, "run-1")
+        made = killed.make_cgroup()
+        assert made is not None
+        left = subprocess.Popen(["sh", "-c", 'echo 0 > "$1"; echo in; read x', "sh", str(made.processes)], stdin=-1, stdout=-1)
+        assert left.stdout is not None
+        assert left.stdout.readline() == b"in\n"
+        os.close(killed.descriptor)
+        folders.open_run(data, "up").remove()
+        assert made.path.exists()
+        left.communicate(b"\n", timeout=10)
+        folders.open_run(data, "up").remove()
+        assert not made.path.exists()
+        assert not folders.run_base(data).exists()
+
+    def test_of_a_killed_gate_whose_processes_are_not_gone_yet_is_taken_over(self, data: Path) -> None:
+        killed = folders.open_run(data, "up")
+        made = killed.make_cgroup()
+        assert made is not None
+        killed.control.touch()
+        left = subprocess.Popen(["sh", "-c", 'echo 0 > "$1"; echo in; read x', "sh", str(made.processes)], stdin=-1, stdout=-1)
+        assert left.stdout is not None
+        assert left.stdout.readline() == b"in\n"
+        os.close(killed.descriptor)
+        held = folders.open_run(data, "up")
+        assert held.make_cgroup() == made
+        assert not held.control.exists()
+        left.communicate(b"\n", timeout=10)
+        held.remove()
+        assert not made.path.exists()
+
+
 class TestLive:
     def test_nothing_runs_where_nothing_was_started(self, data: Path) -> None:
         assert list(folders.live(data)) == []

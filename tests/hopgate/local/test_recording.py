@@ -19,6 +19,7 @@ SPEC = AttachmentSpec(
     allow_sockets=("/run/a.sock",),
     binds=("/data",),
     kept_variables=("OPENAI_API_KEY",),
+    cgroup_id=9,
 )
 OPENED = {
     "program": "python",

@@ -1,0 +1,194 @@
+"""The sensor beside a gate: reads the kernel, tracks the connections of the gate's agents, writes flows.
+
+It asks for nothing and decides nothing: without it agents run as before, and what it does not see is said. The kernel's rings are read by a
+timer, since they hold seconds of events at any rate worth speaking of, and a wake-up for each event costs more than the event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+from hopgate import children
+from hopgate.audit.errors import AuditError
+from hopgate.audit.records import Flow
+from hopgate.audit.spool import Durability, Spool, new_writer
+from hopgate.children import Applied, Failed, MessageError, Ready
+from sensor import open_connections, state
+from sensor.clock import now_ns, wall_ns
+from sensor.connections import OpenSocket
+from sensor.flows import FlowTracker
+from sensor.kernel import Kernel, KernelError
+from sensor.open_connections import ListingError
+from sensor.state import Report, State
+from sensor.verdict import Governance, Governed
+
+_log = logging.getLogger("sensor")
+POLL_SECONDS: Final = 0.05
+# How late the end of a connection that is older than the sensor is told; nothing is listed while there is none.
+OLDER_SECONDS: Final = 5.0
+# Cgroups and namespaces are never numbered again, so agents that have ended do no harm; their last events come after their end.
+_KEPT_AGENTS: Final = 1_024
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Sensor:
+    """What the process is made of. `spool` and `kernel` are the caller's to close."""
+
+    def __init__(self, kernel: Kernel, spool: Spool) -> None:
+        self._kernel = kernel
+        self._spool = spool
+        self._tracker = FlowTracker(boot=_BOOT_ID.read_text(encoding="ascii").strip(), wall_ns=wall_ns)
+        self._agents: OrderedDict[Governed, None] = OrderedDict()
+        self._lost = 0
+        self._unwritten = 0
+        self._unlisted = ""
+
+    def apply(self, told: State) -> None:
+        """Put the gate's state in force; what happened before is judged by the one before."""
+        self.poll()
+        governance = state.governance(told)
+        for governed in governance.agents:
+            self._agents[governed] = None
+            self._agents.move_to_end(governed)
+        while len(self._agents) > max(_KEPT_AGENTS, len(governance.agents)):
+            self._agents.popitem(last=False)
+        # The newest first: of two that name one namespace it is the one that is there.
+        self._tracker.govern(
+            Governance(agents=tuple(reversed(self._agents)), gate_cgroups=governance.gate_cgroups, gate_processes=governance.gate_processes)
+        )
+
+    async def list_open(self) -> None:
+        """Take in what stood before the events began."""
+        found = await self._listed()
+        self.poll()
+        for each in found or ():
+            self._tracker.add_open(each, now_ns())
+
+    async def end_older(self) -> None:
+        """Tell of the end of what stood before the events began: no event does."""
+        older = self._tracker.older()
+        if older and (found := await self._listed()) is not None:
+            self._write(self._tracker.end_older(older - {each.cookie for each in found}, now_ns()))
+
+    async def _listed(self) -> list[OpenSocket] | None:
+        try:
+            found = await asyncio.to_thread(open_connections.find, now_ns())
+        except ListingError as error:
+            self._unlisted = f"connections older than the sensor: {error}"
+            return None
+        self._unlisted = ""
+        return found
+
+    def poll(self) -> None:
+        """Read what the kernel has, and write what is to be told by now."""
+        read_at = now_ns()
+        for event in self._kernel.events(self._tracker.wanted()):
+            self._tracker.add_event(event, read_at)
+        self._kernel.payloads()  # nothing here reads them; left in their ring they would be counted as lost
+        self._count_losses(read_at)
+        self._write(self._tracker.due(read_at))
+
+    async def finish(self) -> None:
+        """Write what was not told yet."""
+        self.poll()
+        await self.end_older()
+        self._write(self._tracker.finish(now_ns()))
+
+    def report(self) -> Report:
+        """How the sensor is."""
+        counters = self._tracker.counters
+        kernel = self._kernel.counters()
+        return Report(
+            loader=self._kernel.loader.value,
+            why=self._kernel.why,
+            unseen=(
+                *(f"{hook.name}: {hook.reason or 'not attached'}" for hook in self._kernel.hooks if not hook.attached),
+                *((self._unlisted,) if self._unlisted else ()),
+            ),
+            counters={
+                "events": counters.events,
+                "flows": counters.flows,
+                "bypasses": counters.bypasses,
+                "evicted": counters.evicted,
+                "records_unwritten": self._unwritten,
+                **{f"{ring}.attempts": counted.attempts for ring, counted in kernel.items()},
+                **{f"{ring}.lost": counted.lost for ring, counted in kernel.items()},
+            },
+        )
+
+    def _count_losses(self, read_at: int) -> None:
+        counted = self._kernel.counters().get("events")
+        if counted is not None and counted.lost > self._lost:
+            self._tracker.lose(counted.lost - self._lost, read_at)
+            self._lost = counted.lost
+
+    def _write(self, flows: list[Flow]) -> None:
+        for flow in flows:
+            try:
+                self._spool.append(flow)
+            except AuditError as error:
+                self._unwritten += 1
+                if self._unwritten == 1:
+                    _log.error("%s; flows are counted and not kept until it can", error)
+
+
+async def serve(kernel: Kernel, spool_folder: Path) -> int:
+    """Serve until standard input ends. Returns the process's exit code."""
+    spool = Spool(spool_folder, new_writer("sensor"), clock=time.time, durability=Durability.WRITE)
+    sensor = Sensor(kernel, spool)
+    tasks = [asyncio.create_task(_poll(sensor)), asyncio.create_task(_end_older(sensor))]
+    children.tell(Ready())
+    try:
+        await _follow_gate(sensor)
+    finally:
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await sensor.finish()
+        kernel.close()
+        spool.close()
+    return 0
+
+
+def fail(error: KernelError) -> int:
+    """Tell the gate why the sensor can't start. Returns the process's exit code."""
+    children.tell(Failed(messages=(f"{error}; {error.remedy}" if error.remedy else str(error),)))
+    return 1
+
+
+async def _poll(sensor: Sensor) -> None:
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        sensor.poll()
+
+
+async def _end_older(sensor: Sensor) -> None:
+    while True:
+        await asyncio.sleep(OLDER_SECONDS)
+        await sensor.end_older()
+
+
+async def _follow_gate(sensor: Sensor) -> None:
+    first = True
+    async for line in children.lines_of_gate():
+        try:
+            message = state.decode_from_gate(line)
+            if isinstance(message, State):
+                sensor.apply(message)
+        except (MessageError, ValueError) as error:
+            _log.error("%s", error)
+            continue
+        if not isinstance(message, State):
+            children.tell(sensor.report())
+            continue
+        children.tell(Applied(sequence=message.sequence))
+        if first:
+            first = False
+            await sensor.list_open()

@@ -1,0 +1,58 @@
+"""The reader of one BPF ring buffer (kernel: Documentation/bpf/ringbuf.rst), through memory that is shared with the kernel: no call for
+each record.
+
+The map is one page with the reader's position, then one with the writer's, then the data, twice, so that no record is broken at the end.
+A record is a head of two words, its length with two marks and its place, and then its bytes, rounded up to eight. The kernel clears
+`busy` last of all when a record is whole.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Final
+
+_BUSY: Final = 1 << 31
+_DISCARDED: Final = 1 << 30
+_HEAD_BYTES: Final = 8
+
+
+class Ring:
+    """A ring that nobody else reads. `descriptor` is the map's, `size` its bytes, a power of two."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        """Raises OSError."""
+        self.descriptor = descriptor
+        self._mask = size - 1
+        self._reader_page = mmap.mmap(descriptor, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._writer_page = mmap.mmap(descriptor, mmap.PAGESIZE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE)
+        self._position = memoryview(self._reader_page).cast("Q")
+        self._end = memoryview(self._writer_page)[: mmap.PAGESIZE].cast("Q")
+        self._data = memoryview(self._writer_page)[mmap.PAGESIZE :]
+        self._words = self._data.cast("I")
+
+    def read(self) -> list[bytes]:
+        """Copies of the whole records that were there at the call; bounded by the ring's size.
+
+        Ends at a record that is still being written: those behind it come with the next call. Each is given back to the kernel when it is
+        copied, not before.
+        """
+        records: list[bytes] = []
+        position, end = self._position[0], self._end[0]
+        while position < end:
+            place = position & self._mask
+            length = self._words[place >> 2]
+            if length & _BUSY:
+                break
+            size = length & ~_DISCARDED
+            if not length & _DISCARDED:
+                records.append(bytes(self._data[place + _HEAD_BYTES : place + _HEAD_BYTES + size]))
+            position += _HEAD_BYTES + (size + 7 & ~7)
+            self._position[0] = position
+        return records
+
+    def close(self) -> None:
+        """Give the memory back. No record may be in use any more."""
+        for view in (self._words, self._data, self._end, self._position):
+            view.release()
+        self._writer_page.close()
+        self._reader_page.close()
