@@ -6,6 +6,7 @@ Programs are attached by links, whichever way they were loaded: a link is a desc
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -83,9 +84,12 @@ def try_ring(size: int) -> None:
     os.close(_descriptor(_library().bpf_map_create(_RINGBUF, b"try", 0, 0, size, None)))
 
 
-def link_to_cgroup(program: int, cgroup: int, attach_type: int) -> int:
-    """A link that runs a program for a cgroup and all beneath it, beside those of others. Raises OSError."""
-    return _descriptor(_library().bpf_link_create(program, cgroup, attach_type, None))
+def link(program: int, target: int, attach_type: int) -> int:
+    """A link that keeps a program attached until it is closed, beside the programs of others. Raises OSError.
+
+    `target` is the descriptor of a cgroup, for it and all beneath it; 0 for a program of the BPF LSM, which has its place in it.
+    """
+    return _descriptor(_library().bpf_link_create(program, target, attach_type, None))
 
 
 def look_up(map_descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
@@ -93,6 +97,38 @@ def look_up(map_descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
     value = ctypes.create_string_buffer(value_bytes)
     error = _library().bpf_map_lookup_elem(map_descriptor, key, value)
     return None if error else value.raw
+
+
+def store(map_descriptor: int, key: bytes, value: bytes) -> None:
+    """Put a value at a key, in place of the one that is there. Raises OSError."""
+    _descriptor(_library().bpf_map_update_elem(map_descriptor, key, value, 0))
+
+
+def remove(map_descriptor: int, key: bytes) -> bool:
+    """Take a key out; False when it was not there. Raises OSError."""
+    error = _library().bpf_map_delete_elem(map_descriptor, key)
+    if error != -errno.ENOENT:
+        _descriptor(error)
+    return not error
+
+
+def keys(map_descriptor: int, key_bytes: int) -> list[bytes]:
+    """All keys of a map that nobody else changes meanwhile."""
+    found: list[bytes] = []
+    following = ctypes.create_string_buffer(key_bytes)
+    while not _library().bpf_map_get_next_key(map_descriptor, found[-1] if found else None, following):
+        found.append(following.raw)
+    return found
+
+
+def pin(descriptor: int, path: Path) -> None:
+    """Keep a map, a program or a link for as long as `path`, in a bpffs, is there. Raises OSError."""
+    _descriptor(_library().bpf_obj_pin(descriptor, os.fsencode(path)))
+
+
+def open_pin(path: Path) -> int:
+    """A descriptor of what is pinned at `path`. Raises OSError."""
+    return _descriptor(_library().bpf_obj_get(os.fsencode(path)))
 
 
 def processors() -> int:
@@ -130,6 +166,11 @@ def _library() -> ctypes.CDLL:
         "bpf_link_create": [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p],
         "bpf_map_lookup_elem": [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p],
         "bpf_map_create": [ctypes.c_int, ctypes.c_char_p, *[ctypes.c_uint32] * 3, ctypes.c_void_p],
+        "bpf_map_update_elem": [ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64],
+        "bpf_map_delete_elem": [ctypes.c_int, ctypes.c_char_p],
+        "bpf_map_get_next_key": [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p],
+        "bpf_obj_pin": [ctypes.c_int, ctypes.c_char_p],
+        "bpf_obj_get": [ctypes.c_char_p],
         "libbpf_set_print": one,
     }
     for name, arguments in types.items():

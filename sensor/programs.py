@@ -88,7 +88,7 @@ def open(  # noqa: A001 - `programs.open(...)` reads as it should; nothing here 
 
     A program that can't be loaded or attached is in `hooks` with the kernel's reason. Raises KernelError when none can.
     """
-    place = cgroup or _root()
+    place = cgroup or root()
     way, why = _choose(loader, btf)
     chosen = sizes or Sizes()
     sized = {"events": chosen.events, "payloads": chosen.payloads}
@@ -113,7 +113,8 @@ def open(  # noqa: A001 - `programs.open(...)` reads as it should; nothing here 
     return _Programs(way, why, loaded, hooks=hooks, links=links, rings=rings)
 
 
-def _root() -> Path:
+def root() -> Path:
+    """Where cgroup2 is mounted, for programs that see all of the machine. Raises NoCgroupsError."""
     found = cgroups.find()
     if found is None:
         raise NoCgroupsError(
@@ -160,7 +161,7 @@ def _attach(loaded: LoadedPrograms, place: Path) -> tuple[tuple[Hook, ...], list
     cgroup = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name, attach_type in CGROUP_PROGRAMS.items():
-            attach(name, lambda program, attach_type=attach_type: libbpf.link_to_cgroup(program, cgroup, attach_type))  # type: ignore[misc]
+            attach(name, lambda program, attach_type=attach_type: libbpf.link(program, cgroup, attach_type))  # type: ignore[misc]
     finally:
         os.close(cgroup)
     try:
