@@ -52,7 +52,7 @@ class _Found:
     cgroup_id: int
 
 
-@click.command("quarantine", epilog="Example: sudo hopgate quarantine demo/planner")
+@click.command("quarantine", epilog="Example: hopgate quarantine demo/planner    (as root)")
 @click.argument("subject", metavar="AGENT|CGROUP|PID", required=False)
 @click.option("--list", "listing", is_flag=True, help="Show who is cut off, since when, and what was refused.")
 @click.option("--uninstall", is_flag=True, help="Release all, and take hopgate's quarantine programs out of the kernel.")
@@ -81,7 +81,7 @@ def command(*, subject: str | None, listing: bool, uninstall: bool, data: Path, 
         raise UnenforceableError(error) from error
 
 
-@click.command("release", epilog="Example: sudo hopgate release demo/planner")
+@click.command("release", epilog="Example: hopgate release demo/planner    (as root)")
 @click.argument("subject", metavar="AGENT|CGROUP|PID")
 @_pins
 @_json
