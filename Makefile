@@ -7,12 +7,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TOOLS := bubblewrap ca-certificates dnsutils iproute2 nftables procps util-linux
+TOOLS := bubblewrap ca-certificates dnsutils gnutls-bin iproute2 nftables procps util-linux
 BPF_TOOLS := clang libbpf-dev libbpf1 linux-libc-dev python3-bpfcc
+GUEST_TOOLS := busybox-static cpio qemu-system-x86
 NODE_TOOLS := buildah containerd containernetworking-plugins debootstrap runc
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast lint gen bench tools envoy bpf cluster-binaries node-tools test-node images cluster cluster-down
+.PHONY: help demo dev test test-fast lint gen bench tools envoy bpf guest cluster-binaries node-tools test-node images cluster cluster-down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -30,7 +31,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 tools: ## install the system tools that the gate and its tests use (Debian, as root)
-	@missing=""; for tool in bwrap nft ip dig setpriv pgrep clang; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@missing=""; for tool in bwrap nft ip dig gnutls-cli setpriv pgrep clang; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	for file in /usr/include/bpf/bpf_helpers.h /usr/lib/python3/dist-packages/bcc; do [ -e $$file ] || missing="$$missing $$file"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -45,8 +46,17 @@ bpf: dev tools ## build the sensor's BPF object, and fetch kernel headers for bc
 	@$(BIN)/python -m sensor.objects
 	@[ -e /lib/modules/$$(uname -r)/build ] || ! command -v apt-get >/dev/null || tests/sensor/kernel/headers.sh
 
-cluster-binaries: ## build kube-apiserver, etcd, kubectl and helm for the tests, once (minutes); without Go the tests that need them are skipped
-	@tests/cluster/build.sh api helm || ! command -v go >/dev/null
+guest: bpf ## fetch Debian's own kernel for a guest that the sensor's programs are tried in (Debian, as root); elsewhere those tests are skipped
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ "$$(uname -m)" = x86_64 ]; then \
+	  for tool in qemu-system-x86_64 busybox cpio; do command -v $$tool >/dev/null || missing=1; done; \
+	  if [ -n "$$missing" ]; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(GUEST_TOOLS) >/dev/null; \
+	  fi; \
+	  tests/sensor/kernel/guest.sh; \
+	fi
+
+cluster-binaries: ## build kube-apiserver, etcd, kubectl and helm for the tests, get the definitions of meshes, once (minutes); without Go tests are skipped
+	@tests/cluster/build.sh api helm definitions || ! command -v go >/dev/null
 
 node-tools: cluster-binaries ## install and build what a node for pods is made of (Debian, as root; minutes, once)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && command -v go >/dev/null; then \
@@ -72,8 +82,9 @@ lint: dev ## formatting, lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: dev tools envoy bpf cluster-binaries lint ## everything this machine can run, but for `make test-node`
+test: dev tools envoy bpf guest cluster-binaries lint ## everything but `make test-node`; with HOPGATE_REQUIRE_ALL=1 that too, and nothing is skipped
 	$(BIN)/python -m pytest
+	$(if $(HOPGATE_REQUIRE_ALL),$(MAKE) test-node)
 
 test-node: dev tools envoy node-tools ## pods on a real node and the images for it (Debian, as root; builds for many minutes the first time)
 	$(BIN)/python -m pytest -m node tests/cluster

@@ -20,7 +20,7 @@ from authz.request import CheckInput, Direction
 from authz.server import Call
 from authz.verdict import Reason, Verdict
 from authz.wire import WireError
-from authz.workloads import Workloads
+from authz.workloads import Refusal, Workloads
 from hopgate.audit.records import Decision
 from hopgate.identity.names import ObjectName
 from hopgate.snapshot import Snapshot
@@ -172,11 +172,15 @@ class Checker:
     def _decide(self, check: CheckInput, call: Call, snapshot: Snapshot) -> Verdict:
         now = self._sources.wall_ns() // 1_000_000_000
         keys = VerificationKeys(hop=self._keys.public_keys(now))
-        if check.direction is Direction.MESH:
-            workload = mesh.identify(self._sources.mesh(), call.credential, check.principal, snapshot.registry.by_service_account)
-        else:
+        if check.direction is not Direction.MESH:
             workload = self._sources.workloads().identify(call.credential, now)
-        return decide(Hop(check=check, workload=workload), snapshot, keys, now)
+            return decide(Hop(check=check, workload=workload), snapshot, keys, now)
+        believed = self._sources.mesh()
+        reach = mesh.admit(believed, call.credential, call.envoy)
+        if isinstance(reach, Refusal):
+            return decide(Hop(check=check, workload=reach), snapshot, keys, now)
+        peer = mesh.identify(believed, check.principal, snapshot.registry.by_service_account)
+        return decide(Hop(check=check, workload=peer, reach=reach), snapshot, keys, now)
 
     def _equip(self, check: CheckInput, verdict: Verdict, snapshot: Snapshot, decision_id: str) -> tuple[Verdict, _Allowance]:
         """What needs state or secrets: a presented token is used up, a new one minted, the upstream's credential fetched."""

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from authz import cluster_process
+from authz import mesh as meshes
 from authz.cluster_api import ApiServer
-from authz.cluster_process import NOTICE_SECONDS, SETTLE_SECONDS, Settings
+from authz.cluster_process import NOTICE_SECONDS, SETTLE_SECONDS, MeshSettings, Settings
+from authz.mesh import Mesh
 from authz.server import CONNECTION_SECONDS
 from hopgate.audit.errors import AuditError
 from hopgate.kubernetes.api import ClientError
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         spool=given.spool,
         open_tls=_pair(parser, given.open_tls_certificate, given.open_tls_key),
         metrics=given.metrics,
+        mesh=_mesh(parser, given),
         connection_seconds=given.connection_seconds,
         notice_seconds=given.notice_seconds,
         settle_seconds=given.settle_seconds,
@@ -71,6 +74,29 @@ def _pair(parser: argparse.ArgumentParser, certificate: Path | None, key: Path |
     if certificate is None or key is None:
         parser.error("expected --open-tls-certificate and --open-tls-key together, got one of them")
     return certificate, key
+
+
+def _mesh(parser: argparse.ArgumentParser, given: argparse.Namespace) -> MeshSettings | None:
+    parts = {
+        "--mesh-listen": given.mesh_listen,
+        "--mesh-authorities": given.mesh_authorities,
+        "--mesh-trust-domain": given.mesh_trust_domain,
+        "--mesh-envoy": given.mesh_envoy,
+    }
+    missing = [name for name, value in parts.items() if not value]
+    if len(missing) == len(parts):
+        return None
+    if missing:
+        parser.error(f"expected {', '.join(parts)} together, got none of {', '.join(missing)}")
+    try:
+        trust_domains = frozenset(meshes.parse_trust_domain(text) for text in given.mesh_trust_domain)
+        named = [meshes.parse_envoy(text) for text in given.mesh_envoy]
+    except ValueError as error:
+        parser.error(str(error))
+    if len(dict(named)) != len(named):
+        parser.error("expected each Envoy once in --mesh-envoy, with all its namespaces, got one several times")
+    believed = Mesh(trust_domains=trust_domains, envoys=dict(named))
+    return MeshSettings(listen=given.mesh_listen, authorities=given.mesh_authorities, believed=believed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,6 +121,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--health", default="[::]:8080", help="where probes are answered, gRPC without TLS (default: %(default)s)")
     parser.add_argument("--resolver", default="[::]:8053", help="where names are answered, UDP and TCP (default: %(default)s)")
     parser.add_argument("--metrics", metavar="IP:PORT", help="where Prometheus finds `/metrics`, HTTP without TLS (default: nowhere)")
+    parser.add_argument(
+        "--mesh-listen",
+        metavar="IP:PORT",
+        help="where the Envoys of a mesh are answered, TLS with certificates of both ends (default: nowhere); with the three below",
+    )
+    parser.add_argument(
+        "--mesh-authorities", metavar="FILE", type=Path, help="the PEM authorities that vouch for those Envoys; read again when they change"
+    )
+    parser.add_argument(
+        "--mesh-trust-domain", metavar="DOMAIN", action="append", help="a trust domain whose peers are believed; can be given again"
+    )
+    parser.add_argument(
+        "--mesh-envoy",
+        metavar="IDENTITY[=NAMESPACE,...]",
+        action="append",
+        help="the SPIFFE ID of an Envoy that may ask, and the namespaces of the destinations that it stands before: by default its own, "
+        "`*` for all; can be given again",
+    )
     parser.add_argument(
         "--connection-seconds", type=float, default=CONNECTION_SECONDS, help="how long a sidecar's connection lives (default: %(default)s)"
     )

@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,7 @@ import hopgate
 from authz import cluster_metrics, dns_sockets, heap, metrics, process, recording
 from authz.cluster_metrics import Moment
 from authz.cluster_state import ClusterState
+from authz.mesh import NO_MESH, Mesh
 from authz.metrics_server import MetricsServer
 from authz.open_tls import OpenTls
 from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
@@ -36,7 +37,7 @@ from hopgate.kubernetes.keys import AuthzPods, PodReference
 from hopgate.kubernetes.pods import Pod, Pods
 from hopgate.kubernetes.watcher import WatchState
 from hopgate.snapshot import Snapshot
-from hopgate.tls_files import TlsFiles
+from hopgate.tls_files import AuthorityFile, TlsFiles
 from tokenmint.keys import KeyRing
 from tokenmint.shared_keys import SharedKeys
 
@@ -109,11 +110,20 @@ class Api(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeshSettings:
+    """Where the Envoys of a mesh ask, the file of the authorities that vouch for them (PEM), and which of them are believed about whom."""
+
+    listen: str
+    authorities: Path
+    believed: Mesh
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How the process is run. Addresses are `IP:PORT`; `pod` and `service_account` are its own, as the cluster knows it.
 
     `open_tls` are the files of the CA that signs for TLS opened at the gate, certificate and key; None: no such TLS is opened.
-    Without `metrics` nobody is told any.
+    Without `metrics` nobody is told any, and without `mesh` no Envoy of a mesh is answered.
     """
 
     pod: PodReference
@@ -128,6 +138,7 @@ class Settings:
     spool: Path
     open_tls: tuple[Path, Path] | None = None
     metrics: str | None = None
+    mesh: MeshSettings | None = None
     connection_seconds: float = CONNECTION_SECONDS
     notice_seconds: float = NOTICE_SECONDS
     settle_seconds: float = SETTLE_SECONDS
@@ -154,22 +165,21 @@ class ClusterProcess:
             authz=AuthzPods(namespace=settings.pod.namespace, service_account=settings.service_account),
             pod=settings.pod,
             clock=time.time,
+            mesh=NO_MESH if settings.mesh is None else settings.mesh.believed,
         )
         self._names = UpstreamNames(self.state.outside_hosts, on_change=self.state.outside_changed, resolve=resolve)
         self._files = TlsFiles(settings.certificate, settings.private_key)
         self._open_tls = None if settings.open_tls is None else self._new_open_tls(*settings.open_tls)
         self._spool = Spool(settings.spool, new_writer("authz"), clock=time.time, durability=Durability.WRITE)
         self.checker = process.checker_of(self.state, self.keys, self._spool)
-        self._server = Server(
-            self.checker.check,
-            TlsListener(
-                address=settings.listen,
-                files=self._files,
-                ready=lambda: self.ready,
-                connection_seconds=settings.connection_seconds,
-                certificates=self._open_tls,
-            ),
+        listener = TlsListener(
+            address=settings.listen,
+            files=self._files,
+            ready=lambda: self.ready,
+            connection_seconds=settings.connection_seconds,
+            certificates=self._open_tls,
         )
+        self._servers = [Server(self.checker.check, each) for each in (listener, *_mesh_listeners(settings.mesh, listener))]
         self._health = HealthServer(lambda: self.ready, settings.health)
         self._resolver = SharedResolver(lambda: self.state.snapshot.registry, whose=self.state.agent_at, record=self._record_name)
         self._metrics = None if settings.metrics is None else _metrics_server(self._moment, settings.metrics)
@@ -184,7 +194,7 @@ class ClusterProcess:
     @property
     def port(self) -> int:
         """Where checks are answered."""
-        return self._server.port
+        return self._servers[0].port
 
     @property
     def health_port(self) -> int:
@@ -212,7 +222,7 @@ class ClusterProcess:
                 for task in running:
                     task.cancel()
         finally:
-            await self._server.stop(0)
+            await asyncio.gather(*(server.stop(0) for server in self._servers))
             await self._resolver.stop()
             await self._health.stop()
             if self._metrics is not None:
@@ -236,7 +246,8 @@ class ClusterProcess:
         if not await self._known():
             return
         heap.set_aside()
-        await self._server.start()
+        for server in self._servers:
+            await server.start()
         ip, _, port = self._settings.resolver.rpartition(":")
         sockets = dns_sockets.open_at(ip.strip("[]"), int(port))
         await self._resolver.start(sockets)
@@ -245,7 +256,7 @@ class ClusterProcess:
         self._publishing_asked.set()
         _log.info("checks are answered at port %d", self.port)
         await self._ending.wait()
-        await self._server.drain(self._settings.notice_seconds)
+        await asyncio.gather(*(server.drain(self._settings.notice_seconds) for server in self._servers))
 
     async def _known(self) -> bool:
         """Wait until all is known that checks need; false when told to end before."""
@@ -350,6 +361,13 @@ class ClusterProcess:
             written=self._spool.written,
             resolver=self._resolver.counters,
         )
+
+
+def _mesh_listeners(mesh: MeshSettings | None, listener: TlsListener) -> tuple[TlsListener, ...]:
+    """The listener for a mesh's Envoys beside the one for sidecars. Raises TlsFilesError."""
+    if mesh is None:
+        return ()
+    return (replace(listener, address=mesh.listen, certificates=None, mesh_authorities=AuthorityFile(mesh.authorities)),)
 
 
 def _metrics_server(moment: Callable[[], Moment], address: str) -> MetricsServer:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from authz import upstream_names
-from authz.mesh import NO_MESH
+from authz.mesh import NO_MESH, Mesh
 from authz.workloads_cluster import ClusterWorkloads
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import keys as published_keys
@@ -40,9 +40,10 @@ class ClusterState:
         authz: AuthzPods,
         pod: PodReference,
         clock: Callable[[], float],
+        mesh: Mesh = NO_MESH,
     ) -> None:
         self.workloads = workloads
-        self.mesh = NO_MESH
+        self.mesh = mesh
         self.pods = PodListener(self._pods_changed)
         self.leases = LeaseListener(self._learn)
         self._keys = keys

@@ -16,6 +16,7 @@ from authz import destination as destinations
 from authz import operations
 from authz.caller import HOP_TOKEN_HEADER, Caller, CallerError, VerificationKeys
 from authz.destination import DestinationError
+from authz.mesh import EVERYWHERE, Reach
 from authz.operations.errors import OperationError
 from authz.request import CheckInput, Direction, HttpRequest
 from authz.verdict import Operation, Reason, RpcEnvelope, Verdict
@@ -48,10 +49,14 @@ SINGLE_VALUED_HEADERS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
-    """What is judged: a check, and the agent whose credential the gate presented with it, or why it is nobody's."""
+    """What is judged: a check, and the agent whose credential the gate presented with it, or why it is nobody's.
+
+    `reach` is what a mesh's Envoy stands before; other gates stand before one agent.
+    """
 
     check: CheckInput
     workload: ObjectName | Refusal
+    reach: Reach = EVERYWHERE
 
 
 def decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int) -> Verdict:
@@ -122,7 +127,7 @@ def _decide(hop: Hop, snapshot: Snapshot, keys: VerificationKeys, now: int, draf
     check = hop.check
     agent = _require_workload(hop.workload, snapshot, draft)
     _require_single_headers(check.http)
-    endpoint = _find_endpoint(check, agent, snapshot, draft)
+    endpoint = _find_endpoint(hop, agent, snapshot, draft)
     caller = _identify(check, agent, endpoint, snapshot, keys, now, draft)
     operation = _find_operation(check, endpoint, draft)
     draft.context = _context(check, caller, operation, now)
@@ -177,12 +182,13 @@ def _require_single_headers(http: HttpRequest | None) -> None:
             seen.add(name)
 
 
-def _find_endpoint(check: CheckInput, agent: Agent, snapshot: Snapshot, draft: _Draft) -> Endpoint:
+def _find_endpoint(hop: Hop, agent: Agent, snapshot: Snapshot, draft: _Draft) -> Endpoint:
+    check = hop.check
     try:
         if check.direction is Direction.OUTBOUND:
             endpoint = destinations.find_outbound(check, snapshot)
         elif check.direction is Direction.MESH:
-            endpoint = destinations.find_mesh(check, snapshot)
+            endpoint = destinations.find_mesh(check, hop.reach, snapshot)
         else:
             endpoint = destinations.find_inbound(check, agent, snapshot)
     except DestinationError as error:

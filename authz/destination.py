@@ -6,7 +6,8 @@ is a Deny, never a second choice.
 
 from __future__ import annotations
 
-from authz.request import CheckInput
+from authz.mesh import Reach
+from authz.request import CheckInput, HttpRequest
 from authz.verdict import Reason
 from hopgate.identity.names import DestinationKind, DestinationName
 from hopgate.resources import conflicts
@@ -72,7 +73,7 @@ def find_inbound(check: CheckInput, receiver: Agent, snapshot: Snapshot) -> Endp
     return endpoint
 
 
-def find_mesh(check: CheckInput, snapshot: Snapshot) -> Endpoint:
+def find_mesh(check: CheckInput, reach: Reach, snapshot: Snapshot) -> Endpoint:
     """The endpoint that an Envoy of a mesh stands before: the one that its configuration names, else the one that Host or SNI names.
 
     A mesh's Envoy routes by the Host or the SNI itself, so there is no address that owns the hop. Raises DestinationError.
@@ -88,13 +89,24 @@ def find_mesh(check: CheckInput, snapshot: Snapshot) -> Endpoint:
         endpoint = named[0]
     if endpoint is None:
         raise DestinationError(Reason.UNKNOWN_DESTINATION, f"no registered destination has the host `{asked[:80]!r}`")
+    name = endpoint.destination.name
+    if not reach.covers(name.name.namespace):
+        raise DestinationError(
+            Reason.DESTINATION_OUT_OF_REACH, f"the Envoy that asks stands before no destination of namespace {name.name.namespace}", name
+        )
     _require_shape(check, endpoint)
     if check.http is not None:
         require_authority(asked, endpoint)
+        _require_no_upgrade(check.http, name)
     elif asked.lower() not in endpoint.hosts:
-        name = endpoint.destination.name
         raise DestinationError(Reason.SNI_MISMATCH, f"TLS asked for `{asked[:80]!r}`, which is not a name of {name}", name)
     return endpoint
+
+
+def _require_no_upgrade(http: HttpRequest, name: DestinationName) -> None:
+    """What comes after an upgrade nobody judges. Envoys of ours take none; HTTP/2's extended CONNECT looks like HTTP/1's upgrade here."""
+    if http.method == "CONNECT" or http.values("upgrade"):
+        raise DestinationError(Reason.PROTOCOL_MISMATCH, f"a request to {name} may not turn its connection into another protocol", name)
 
 
 def require_authority(authority: str, endpoint: Endpoint) -> None:

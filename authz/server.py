@@ -3,6 +3,9 @@
 Nothing is decided here, so another transport can take this module's place by measurement. A call is answered with a
 CheckResponse whatever happens; a raw gRPC error would leave the verdict to the proxy's failure mode.
 
+A listener for the Envoys of a mesh takes nobody without a certificate, and from nobody a word beside the message: an Envoy is who its
+certificate says.
+
 Over TLS every connection ends after a while, without a call being lost: its client is told to open another one, and what is under way is
 answered. So a rotated certificate comes into use, connections spread over the processes anew, and a process that is to end gets rid of
 them all (`drain`).
@@ -23,7 +26,7 @@ from google.protobuf.message import DecodeError
 from authz import certificates
 from authz.certificates import CallerUnknownError
 from authz.pb import health_pb2
-from hopgate.tls_files import KeyPair, TlsFiles
+from hopgate.tls_files import AuthorityFile, KeyPair, TlsFiles
 
 METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
 # grpc/health/v1/health.proto; Kubernetes' probes and Envoy's health checks call it.
@@ -32,6 +35,8 @@ HEALTH_METHOD: Final = "/grpc.health.v1.Health/Check"
 READY: Final = ""
 ALIVE: Final = "alive"
 _BEARER: Final = "Bearer "
+# What grpc gives of a verified certificate that has exactly one URI among its names, if that is a SPIFFE ID.
+_SPIFFE_ID: Final = "peer_spiffe_id"
 # Envoy sends at most BODY_LIMIT of body and its own header limit; what is larger is not from our bootstrap.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 # A handshake costs about 1 ms: a minute of 5,000 sidecars with two connections each is 8 % of a core in each of two processes.
@@ -46,12 +51,14 @@ CONNECTION_GRACE_SECONDS: Final = 5.0
 class Call:
     """What comes with a check beside its message, from Envoy's bootstrap: not from the app.
 
-    `seconds_left` gives the time until the caller stops waiting; None: it waits for ever.
+    `seconds_left` gives the time until the caller stops waiting; None: it waits for ever. `envoy` is the SPIFFE ID in the verified
+    certificate of who asks, empty where it names nobody; None: no certificate is asked for.
     """
 
     authorization: str | None
     direction: str | None
     seconds_left: Callable[[], float | None]
+    envoy: str | None = None
 
     @property
     def credential(self) -> str | None:
@@ -74,13 +81,17 @@ class CertificateDesk(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsListener:
-    """`address` is `IP:PORT`, port 0 for any; `ready` says whether checks can be answered rightly."""
+    """`address` is `IP:PORT`, port 0 for any; `ready` says whether checks can be answered rightly.
+
+    `mesh_authorities` makes it a listener for the Envoys of a mesh: who asks must show a certificate of one of them.
+    """
 
     address: str
     files: TlsFiles
     ready: Callable[[], bool]
     connection_seconds: float = CONNECTION_SECONDS
     certificates: CertificateDesk | None = None
+    mesh_authorities: AuthorityFile | None = None
 
 
 class _Handler:
@@ -99,6 +110,18 @@ class _Handler:
                 seconds_left=context.time_remaining,
             ),
         )
+
+
+class _MeshHandler:
+    """Takes who asks from its certificate, and nothing else of gRPC: what comes beside the message, whoever asks wrote."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+
+    async def answer(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        named = [name.decode(errors="replace") for name in context.auth_context().get(_SPIFFE_ID, ())]
+        envoy = named[0] if len(named) == 1 else ""
+        return self._check(request, Call(authorization=None, direction="mesh", envoy=envoy, seconds_left=context.time_remaining))
 
 
 class _Certificates:
@@ -150,7 +173,9 @@ class Server:
     """Serves `check` until stopped: on a Unix socket, or on TCP with TLS, where it also says whether it is ready."""
 
     def __init__(self, check: Check, listener: Path | TlsListener) -> None:
-        self._handlers = {METHOD: grpc.unary_unary_rpc_method_handler(_Handler(check).answer)}
+        for_mesh = isinstance(listener, TlsListener) and listener.mesh_authorities is not None
+        handler = _MeshHandler(check) if for_mesh else _Handler(check)
+        self._handlers = {METHOD: grpc.unary_unary_rpc_method_handler(handler.answer)}
         self._desk: CertificateDesk | None = None
         if isinstance(listener, TlsListener):
             self._handlers[HEALTH_METHOD] = grpc.unary_unary_rpc_method_handler(_Health(listener.ready).answer)
@@ -159,7 +184,7 @@ class Server:
                 self._handlers[certificates.METHOD] = grpc.stream_stream_rpc_method_handler(_Certificates(self._desk).answer)
             self._connection_seconds = listener.connection_seconds
             self._server = _server(self._handlers, _ages(listener.connection_seconds))
-            self.port: int = self._server.add_secure_port(listener.address, _credentials(listener.files))
+            self.port: int = self._server.add_secure_port(listener.address, _credentials(listener.files, listener.mesh_authorities))
         else:
             self._connection_seconds = 0.0
             self._server = _server(self._handlers, ())
@@ -222,14 +247,26 @@ def _ages(seconds: float) -> tuple[tuple[str, int], ...]:
     )
 
 
-def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Certificates by the files as they are at each handshake. Clients show none: who they are is in each call's credential."""
+def _credentials(files: TlsFiles, authorities: AuthorityFile | None) -> grpc.ServerCredentials:
+    """Certificates by the files as they are at each handshake.
 
-    def configuration(pair: KeyPair) -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration(((pair.private_key_pem.reveal(), pair.certificate_pem),))
+    Sidecars show none: who they are is in each call's credential. The Envoys of a mesh must show one of `authorities`.
+    """
+
+    def current() -> tuple[KeyPair, bytes | None]:
+        return files.current(), None if authorities is None else authorities.current()
+
+    def configuration(pair: KeyPair, bundle: bytes | None) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(((pair.private_key_pem.reveal(), pair.certificate_pem),), root_certificates=bundle)
+
+    given = current()
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        changed = files.changed()
-        return None if changed is None else configuration(changed)
+        nonlocal given
+        found = current()
+        if found == given:
+            return None
+        given = found
+        return configuration(*found)
 
-    return grpc.dynamic_ssl_server_credentials(configuration(files.pair), fetch, require_client_authentication=False)
+    return grpc.dynamic_ssl_server_credentials(configuration(*given), fetch, require_client_authentication=authorities is not None)

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     PROTOCOL_MISMATCH = "ProtocolMismatch"
     DESTINATION_UNRESOLVED = "DestinationUnresolved"
     DESTINATION_NOT_RUNNING = "DestinationNotRunning"
+    DESTINATION_OUT_OF_REACH = "DestinationOutOfReach"
     # what
     REPEATED_HEADER = "RepeatedHeader"
     MALFORMED_REQUEST = "MalformedRequest"

@@ -7,16 +7,18 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import authz_alone, by_part, cluster, imports, startup, through_the_gate
+from bench import authz_alone, by_part, cluster, first_bytes, imports, sensor, startup, through_the_gate
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "by-part": by_part.measure,
+    "hellos": first_bytes.measure,
     "authz": authz_alone.measure,
     "startup": startup.measure,
     "imports": imports.measure,
     "gate": through_the_gate.measure,
     "cluster": cluster.measure,
+    "sensor": sensor.measure,
 }
 
 

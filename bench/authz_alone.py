@@ -19,6 +19,7 @@ from authz.server import METHOD
 from authz.state import State, Workload
 from bench import checks
 from bench.figures import Figure, percentile
+from hopgate import children
 from hopgate.manifests import snapshots
 
 RATE, SECONDS = 500, 10
@@ -54,7 +55,7 @@ def _measure(module: str, name_of_server: str) -> list[Figure]:
                 raise RuntimeError("the process has no pipes")
             process.stdout.readline()
             workload = Workload(credential_sha256=state.credential_sha256(checks.CREDENTIAL), agent="bench/planner")
-            process.stdin.write(state.encode(State(sequence=1, workloads=(workload,))))
+            process.stdin.write(children.encode(State(sequence=1, workloads=(workload,))))
             process.stdin.flush()
             process.stdout.readline()
             address = snapshots.load(resources, previous=None, now=int(time.time())).registry.by_host["tickets.bench.svc"].address

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from hopgate import children
-from sensor import process, programs
+from sensor import data, process, programs
 from sensor.kernel import KernelError
 
 
@@ -22,6 +22,7 @@ def main() -> int:
     """Run until standard input ends. Exit code 0 after an orderly end, 1 when the kernel does not take the programs."""
     parser = argparse.ArgumentParser(prog="python -m sensor", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the data folder, whose spool takes the flows")
+    parser.add_argument("--sightings", action="store_true", help="look for agents that nobody registered, too")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="hopgate sensor: %(levelname)s: %(message)s")
     children.end_with_parent()
@@ -30,7 +31,7 @@ def main() -> int:
         kernel = programs.open()
     except KernelError as error:
         return process.fail(error)
-    return asyncio.run(process.serve(kernel, arguments.data / "spool"))
+    return asyncio.run(process.serve(kernel, arguments.data / "spool", data.built_in() if arguments.sightings else None))
 
 
 if __name__ == "__main__":

@@ -9,26 +9,30 @@ is dropped is counted.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, TypeVar
 
 from sensor import call_evidence, containers, process_evidence, sightings
-from sensor.events import TCP, Event, Operation, Payload
+from sensor.events import TCP, Event, Operation, Wanted
 from sensor.evidence import DEFINITIONS, REPEATED_CONNECTIONS, Aspect, Evidence, EvidenceKind, weigh
+from sensor.handshakes.seen import Answer, Hello, Http2, Origin, Request, Seen
 from sensor.processes import Process
 from sensor.providers import Providers
 from sensor.sightings import Program, Reached, Sighting
 from sensor.verdict import Governance
 
 _SECOND: Final = 1_000_000_000
+# The events that are looked at; the rest need not be read.
+WANTED: Final = Wanted(operations=frozenset({Operation.CONNECT, Operation.ESTABLISHED, Operation.EXECUTED}))
 MAX_SIGHTINGS: Final = 1024
 # Of one sighting.
 MAX_REACHED: Final = 32
 MAX_EVIDENCE: Final = 64
 _MAX_SOCKETS: Final = 65_536
 _MAX_PROCESSES: Final = 4096
-_MAX_NAMES: Final = 8192
+_MAX_UNSPOKEN: Final = 8192
 # One read is some 0.3 ms: 6 % of a core at most for a machine that starts programs without end. Beyond, a process is read when it matters.
 _READS_PER_SECOND: Final = 200
 # What is older is read again when there is something to say of the process.
@@ -42,6 +46,7 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 ReadProcess = Callable[[int, int], Process | None]
+NamesOf = Callable[[int, IPv4Address | IPv6Address, int], tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -102,7 +107,8 @@ class _Held:
 class Discovery:
     """All sightings.
 
-    `read_process` takes a process id and a start time (0: not known); `cgroup_path` a cgroup's id, and gives nothing when it is gone.
+    `read_process` takes a process id and a start time (0: not known); `cgroup_path` a cgroup's id, and gives nothing when it is gone;
+    `names_of` a cgroup's id, an address and a time, and gives the names that it was looked up by, the last one first.
     """
 
     def __init__(
@@ -111,19 +117,20 @@ class Discovery:
         providers: Providers,
         read_process: ReadProcess,
         cgroup_path: Callable[[int], str],
+        names_of: NamesOf,
         wall_ns: Callable[[int], int],
     ) -> None:
         self.counters = Counters()
         self._providers = providers
         self._read_process = read_process
         self._cgroup_path = cgroup_path
+        self._names_of = names_of
         self._wall_ns = wall_ns
         self._governance = Governance()
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._sockets: OrderedDict[int, Event] = OrderedDict()
         self._processes: OrderedDict[int, _Known] = OrderedDict()
         self._executed: OrderedDict[int, str] = OrderedDict()
-        self._names: OrderedDict[str, str] = OrderedDict()
         self._unspoken: OrderedDict[int, tuple[int, str]] = OrderedDict()
         self._reads = (0, 0)
 
@@ -144,50 +151,58 @@ class Discovery:
                 _remember(self._sockets, event.cookie, event, _MAX_SOCKETS)
                 self._read_early(event, early=False)
             case Operation.ESTABLISHED:
-                name = self._names.get(str(event.remote.ip)) if event.remote is not None and event.protocol == TCP else None
-                if name is not None:
-                    _remember(self._unspoken, event.cookie, (event.time_ns, name), _MAX_NAMES)
+                self._expect_handshake(event)
             case Operation.EXECUTED:
                 self._processes.pop(event.process, None)
                 self._read_early(event, early=True)
             case _:
                 pass
 
+    def _expect_handshake(self, event: Event) -> None:
+        if event.remote is None or event.protocol != TCP:
+            return
+        # Several names share an address: what was looked up last is what the connection is for.
+        name = next(iter(self._names_of(event.cgroup_id, event.remote.ip, event.time_ns)), "")
+        if name and self._providers.provider_of(name) is not None:
+            _remember(self._unspoken, event.cookie, (event.time_ns, name), _MAX_UNSPOKEN)
+
     def add_executed(self, process: int, path: str) -> None:
         """The file that a process executes now."""
         _remember(self._executed, process, path, _MAX_PROCESSES)
 
-    def add_hello(self, payload: Payload, server_name: str, ja4: str) -> None:
-        """A TLS or QUIC hello; `payload` is its last piece."""
-        self._unspoken.pop(payload.cookie, None)
-        found = call_evidence.of_hello(server_name, self._providers)
+    def add_seen(self, seen: Seen) -> None:
+        """What first bytes said."""
+        match seen:
+            case Hello():
+                self._hello(seen)
+            case Request():
+                self._request(seen)
+            case Answer():
+                if (found := call_evidence.of_name(seen.answer.name, self._providers)) is not None:
+                    self._call(seen.origin, [found], "")
+            case Http2():
+                self._unspoken.pop(seen.origin.cookie, None)
+
+    def _hello(self, hello: Hello) -> None:
+        self._unspoken.pop(hello.origin.cookie, None)
+        found = call_evidence.of_hello(hello.server_name, self._providers)
         if found is None:
-            self._reach_if_held(payload, server_name)
+            self._reach_if_held(hello.origin, hello.server_name)
             return
         pieces = [found]
-        socket = self._sockets.get(payload.cookie)
-        program, _ = self._program(socket, payload)
-        if call_evidence.greets_as_browser(ja4) and not process_evidence.is_browser(program.executable or program.name):
-            pieces.append(Evidence(kind=EvidenceKind.BORROWED_HELLO, subject=ja4))
-        self._call(payload, pieces, server_name)
+        program, _ = self._program(self._sockets.get(hello.origin.cookie), hello.origin)
+        if call_evidence.greets_as_browser(hello.ja4) and not process_evidence.is_browser(program.executable or program.name):
+            pieces.append(Evidence(kind=EvidenceKind.BORROWED_HELLO, subject=hello.ja4))
+        self._call(hello.origin, pieces, hello.server_name)
 
-    def add_request(self, payload: Payload, method: str, target: str, headers: Mapping[str, str]) -> None:
-        """The head of an HTTP request in clear. Names of `headers` are in lower case."""
-        self._unspoken.pop(payload.cookie, None)
-        port = payload.remote.port if payload.remote is not None else 0
-        pieces = call_evidence.of_request(method, target, headers, port, self._providers)
+    def _request(self, request: Request) -> None:
+        origin, head = request.origin, request.head
+        self._unspoken.pop(origin.cookie, None)
+        port = origin.remote.port if origin.remote is not None else 0
+        pieces = call_evidence.of_request(head.method, head.target, head.headers, port, self._providers)
         if pieces:
             host = next((piece.subject.partition(" ")[0] for piece in pieces if DEFINITIONS[piece.kind].aspect is Aspect.MODEL), "")
-            self._call(payload, pieces, host or str(payload.remote or ""))
-
-    def add_answer(self, payload: Payload, name: str, addresses: Iterable[str]) -> None:
-        """A DNS answer that came to a program: `name` is what it asked for."""
-        found = call_evidence.of_name(name, self._providers)
-        if found is None:
-            return
-        for address in addresses:
-            _remember(self._names, address, name, _MAX_NAMES)
-        self._call(payload, [found], "")
+            self._call(origin, pieces, host or str(origin.remote or ""))
 
     def add_running(self, process: Process, now_ns: int, netns_cookie: Callable[[], int]) -> bool:
         """A process that runs already; whether it is a sighting.
@@ -240,12 +255,12 @@ class Discovery:
             told.append(self._sighting(held))
         return told
 
-    def _call(self, payload: Payload, pieces: Iterable[Evidence], host: str) -> None:
-        socket = self._sockets.get(payload.cookie)
-        self._sight(socket or payload, *self._program(socket, payload), pieces, host, payload.time_ns)
+    def _call(self, origin: Origin, pieces: Iterable[Evidence], host: str) -> None:
+        socket = self._sockets.get(origin.cookie)
+        self._sight(socket or origin, *self._program(socket, origin), pieces, host, origin.time_ns)
 
     def _sight(
-        self, seen: Event | Payload, program: Program, process: Process | None, pieces: Iterable[Evidence], host: str, time_ns: int
+        self, seen: Event | Origin, program: Program, process: Process | None, pieces: Iterable[Evidence], host: str, time_ns: int
     ) -> None:
         """One call of a program. The gate's own calls are those of the agents behind it, and told by it."""
         caller = _Caller(seen.cgroup_id, seen.netns_cookie if isinstance(seen, Event) else 0, seen.process)
@@ -271,16 +286,16 @@ class Discovery:
         found = self._governance.attribute(cgroups=cgroups, netns_cookie=caller.netns_cookie, process=caller.process)
         return found[0].agent if found is not None else ""
 
-    def _reach_if_held(self, payload: Payload, host: str) -> None:
+    def _reach_if_held(self, origin: Origin, host: str) -> None:
         """A place that says nothing by itself: told of a program that is a sighting already, without reading the process for it."""
-        socket = self._sockets.get(payload.cookie)
+        socket = self._sockets.get(origin.cookie)
         known = self._processes.get(socket.process) if socket is not None else None
         if known is None or known.process is None or socket is None or known.started_ns != socket.started_ns:
             return
         held = self._held.get(sightings.program_of(known.process).id)
         if held is not None and host:
             self._reach(held, host)
-            held.last_ns = max(held.last_ns, payload.time_ns)
+            held.last_ns = max(held.last_ns, origin.time_ns)
 
     def _reach(self, held: _Held, host: str) -> None:
         held.connections += 1
@@ -315,11 +330,11 @@ class Discovery:
             # /proc and the kernel's events give start times of different precision.
             held.processes.add((caller.process, started_ns // (_SECOND // 10)))
 
-    def _program(self, socket: Event | None, payload: Payload | None) -> tuple[Program, Process | None]:
+    def _program(self, socket: Event | None, origin: Origin | None) -> tuple[Program, Process | None]:
         """Who opened a socket: as /proc says, else as the kernel said at the event."""
-        process, started_ns = (socket.process, socket.started_ns) if socket is not None else (payload.process if payload else 0, 0)
-        cgroup_id = socket.cgroup_id if socket is not None else (payload.cgroup_id if payload else 0)
-        time_ns = payload.time_ns if payload is not None else (socket.time_ns if socket is not None else 0)
+        process, started_ns = (socket.process, socket.started_ns) if socket is not None else (origin.process if origin else 0, 0)
+        cgroup_id = socket.cgroup_id if socket is not None else (origin.cgroup_id if origin else 0)
+        time_ns = origin.time_ns if origin is not None else (socket.time_ns if socket is not None else 0)
         cgroup = self._cgroup_path(cgroup_id) if cgroup_id else ""
         found = self._process(process, started_ns, time_ns) if process else None
         if found is not None:

@@ -9,6 +9,7 @@ stands beside each.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -84,8 +85,8 @@ EVENT: Final = struct.Struct("=BBBxHxxIIII7Q16s16s16sHHHxx16s")
 # cgroup_id; u8 local[16], remote[16]; u16 local_port, remote_port, protocol, _
 PAYLOAD: Final = struct.Struct("=BBBxIII3Q16s16sHHHxx")
 
-# Of an event, what tells whose it is: cookie, cgroup_id, netns_cookie.
-_WHOSE: Final = struct.Struct("=32xQQQ96x")
+# Of an event, what tells whether it is wanted: operation, cookie, cgroup_id, netns_cookie.
+_WHOSE: Final = struct.Struct("=B31xQQQ96x")
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _UNSPECIFIED: Final = frozenset({bytes(16), _MAPPED + bytes(4)})
@@ -155,20 +156,24 @@ class Payload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which events are worth reading: those of these cgroups, network namespaces or sockets, and all others of a socket that one of them
-    named. Reading one takes 10 µs, passing it over 0.2 µs; a busy machine has 100,000 a second, most of them nobody's here.
+    """Which events are worth reading: those of these operations, cgroups, network namespaces or sockets, and all others of a socket that
+    one of them named. Reading one takes 10 µs, passing it over 0.2 µs; a busy machine has 100,000 a second, most of them nobody's here.
     """
 
-    cgroups: Container[int]
-    namespaces: Container[int]
-    cookies: Container[object]
+    operations: Container[int] = ()
+    cgroups: Container[int] = ()
+    namespaces: Container[int] = ()
+    cookies: Container[object] = ()
 
 
-def read_events(region: bytes | memoryview, wanted: Wanted | None = None) -> Iterator[Event]:
-    """The events that lie one after the other in `region`; None: all are wanted. Raises EventError."""
-    if len(region) % EVENT.size:
+def read_events(region: bytes | memoryview, wanted: Wanted | None = None, *, head_bytes: int = 0) -> Iterator[Event]:
+    """The events that lie one after the other in `region`, each behind `head_bytes` that are not its own; None: all are wanted.
+
+    Raises EventError.
+    """
+    if len(region) % (head_bytes + EVENT.size):
         raise EventError(f"expected events of {EVENT.size} bytes each, got {len(region)} bytes: build the BPF programs anew")
-    for row in EVENT.iter_unpack(region) if wanted is None else _rows(region, wanted):
+    for row in _behind(EVENT, head_bytes).iter_unpack(region) if wanted is None else _rows(region, wanted, head_bytes):
         (operation, family, flags, protocol, uid, process, other_process, interface, time_ns, cookie, cgroup_id) = row[:11]
         (netns_cookie, started_ns, sent_bytes, received_bytes, remote, local, asked, remote_port, local_port, asked_port, command) = row[
             11:
@@ -196,14 +201,23 @@ def read_events(region: bytes | memoryview, wanted: Wanted | None = None) -> Ite
         )
 
 
-def _rows(region: bytes | memoryview, wanted: Wanted) -> Iterator[tuple[Any, ...]]:
-    cgroups, namespaces, cookies = wanted.cgroups, wanted.namespaces, wanted.cookies
+@functools.cache
+def _behind(fields: struct.Struct, head_bytes: int) -> struct.Struct:
+    """The same behind a head; all of them are `=`, so that nothing is aligned anew."""
+    return struct.Struct(f"={head_bytes}x{fields.format.removeprefix('=')}")
+
+
+def _rows(region: bytes | memoryview, wanted: Wanted, head_bytes: int) -> Iterator[tuple[Any, ...]]:
+    operations, cgroups, namespaces, cookies = wanted.operations, wanted.cgroups, wanted.namespaces, wanted.cookies
     named: set[int] = set()
-    for place, (cookie, cgroup_id, netns_cookie) in enumerate(_WHOSE.iter_unpack(region)):
+    step = head_bytes + EVENT.size
+    for place, (operation, cookie, cgroup_id, netns_cookie) in enumerate(_behind(_WHOSE, head_bytes).iter_unpack(region)):
         if cgroup_id in cgroups or netns_cookie in namespaces or cookie in cookies or cookie in named:
             if cookie:
                 named.add(cookie)
-            yield EVENT.unpack_from(region, place * EVENT.size)
+            yield EVENT.unpack_from(region, place * step + head_bytes)
+        elif operation in operations:
+            yield EVENT.unpack_from(region, place * step + head_bytes)
 
 
 def read_payload(record: bytes | memoryview) -> Payload:

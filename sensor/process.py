@@ -11,25 +11,34 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from hopgate import children
 from hopgate.audit.errors import AuditError
-from hopgate.audit.records import Flow
+from hopgate.audit.records import Record
 from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.children import Applied, Failed, MessageError, Ready
-from sensor import open_connections, state
+from sensor import discovery, open_connections, sighting_records, state
 from sensor.clock import now_ns, wall_ns
 from sensor.connections import OpenSocket
+from sensor.events import Event, Payload, Wanted
 from sensor.flows import FlowTracker
+from sensor.handshakes.first_bytes import FirstBytes
+from sensor.handshakes.seen import Answer, Hello
 from sensor.kernel import Kernel, KernelError
 from sensor.open_connections import ListingError
+from sensor.providers import Providers
 from sensor.state import Report, State
 from sensor.verdict import Governance, Governed
+from sensor.watch import Watch
 
 _log = logging.getLogger("sensor")
 POLL_SECONDS: Final = 0.05
+# A second, of the whole machine: beyond it events of nobody's here are passed over, so that none of a governed agent's is lost.
+MOST_SHADOW_EVENTS: Final = 10_000
 # How late the end of a connection that is older than the sensor is told; nothing is listed while there is none.
 OLDER_SECONDS: Final = 5.0
 # Cgroups and namespaces are never numbered again, so agents that have ended do no harm; their last events come after their end.
@@ -38,13 +47,18 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Sensor:
-    """What the process is made of. `spool` and `kernel` are the caller's to close."""
+    """What the process is made of. `spool`, `kernel` and `shadows` are the caller's to close; None: shadow agents are not looked for."""
 
-    def __init__(self, kernel: Kernel, spool: Spool) -> None:
+    def __init__(self, kernel: Kernel, spool: Spool, shadows: Watch | None = None) -> None:
         self._kernel = kernel
+        self._shadows = shadows
+        self._attempts = 0
+        self._polled_ns = now_ns()
+        self._not_looked_at = 0
         self._spool = spool
         self._tracker = FlowTracker(boot=_BOOT_ID.read_text(encoding="ascii").strip(), wall_ns=wall_ns)
         self._agents: OrderedDict[Governed, None] = OrderedDict()
+        self._first_bytes = FirstBytes()
         self._lost = 0
         self._unwritten = 0
         self._unlisted = ""
@@ -59,9 +73,12 @@ class Sensor:
         while len(self._agents) > max(_KEPT_AGENTS, len(governance.agents)):
             self._agents.popitem(last=False)
         # The newest first: of two that name one namespace it is the one that is there.
-        self._tracker.govern(
-            Governance(agents=tuple(reversed(self._agents)), gate_cgroups=governance.gate_cgroups, gate_processes=governance.gate_processes)
+        in_force = Governance(
+            agents=tuple(reversed(self._agents)), gate_cgroups=governance.gate_cgroups, gate_processes=governance.gate_processes
         )
+        self._tracker.govern(in_force)
+        if self._shadows is not None:
+            self._shadows.discovery.govern(in_force)
 
     async def list_open(self) -> None:
         """Take in what stood before the events began."""
@@ -69,6 +86,11 @@ class Sensor:
         self.poll()
         for each in found or ():
             self._tracker.add_open(each, now_ns())
+
+    def look_around(self) -> None:
+        """Take in what runs already and may be a shadow agent."""
+        if self._shadows is not None:
+            self._shadows.begin()
 
     async def end_older(self) -> None:
         """Tell of the end of what stood before the events began: no event does."""
@@ -88,11 +110,36 @@ class Sensor:
     def poll(self) -> None:
         """Read what the kernel has, and write what is to be told by now."""
         read_at = now_ns()
-        for event in self._kernel.events(self._tracker.wanted()):
+        payloads = self._kernel.payloads()
+        events = self._kernel.events(self._wanted(read_at))
+        for payload in payloads:
+            self._name(payload)
+        for event in events:
             self._tracker.add_event(event, read_at)
-        self._kernel.payloads()  # nothing here reads them; left in their ring they would be counted as lost
         self._count_losses(read_at)
         self._write(self._tracker.due(read_at))
+        if self._shadows is not None:
+            self._sight(self._shadows, events, payloads)
+
+    def _wanted(self, read_at: int) -> Wanted:
+        """What is read of the ring: all that can be a flow, and what shadow agents are found by while there is not too much of it."""
+        wanted = self._tracker.wanted()
+        if self._shadows is None:
+            return wanted
+        attempts = self._kernel.counters()["events"].attempts
+        told, self._attempts = attempts - self._attempts, attempts
+        seconds, self._polled_ns = (read_at - self._polled_ns) / 1e9, read_at
+        if told > MOST_SHADOW_EVENTS * max(POLL_SECONDS, seconds):
+            self._not_looked_at += told
+            return wanted
+        return replace(wanted, operations=discovery.WANTED.operations)
+
+    def _sight(self, shadows: Watch, events: list[Event], payloads: list[Payload]) -> None:
+        shadows.take([event for event in events if event.operation in discovery.WANTED.operations], payloads)
+        at = now_ns()
+        shadows.discovery.settle(at)
+        told = (sighting_records.record(seen, time.time_ns()) for seen in shadows.discovery.changed(at))
+        self._write([each for each in told if each is not None])
 
     async def finish(self) -> None:
         """Write what was not told yet."""
@@ -117,10 +164,23 @@ class Sensor:
                 "bypasses": counters.bypasses,
                 "evicted": counters.evicted,
                 "records_unwritten": self._unwritten,
+                "not_looked_at": self._not_looked_at,
                 **{f"{ring}.attempts": counted.attempts for ring, counted in kernel.items()},
                 **{f"{ring}.lost": counted.lost for ring, counted in kernel.items()},
             },
         )
+
+    def _name(self, payload: Payload) -> None:
+        """Keep the name that first bytes give a socket or an address; the flows that have it are told later."""
+        for seen in self._first_bytes.take(payload):
+            match seen:
+                case Hello(server_name=name) if name:
+                    self._tracker.name_socket(payload.cookie, name)
+                case Answer(answer=answer):
+                    for address in answer.addresses:
+                        self._tracker.name_address(payload.cgroup_id, str(address.ip), answer.name)
+                case _:
+                    pass
 
     def _count_losses(self, read_at: int) -> None:
         counted = self._kernel.counters().get("events")
@@ -128,20 +188,21 @@ class Sensor:
             self._tracker.lose(counted.lost - self._lost, read_at)
             self._lost = counted.lost
 
-    def _write(self, flows: list[Flow]) -> None:
-        for flow in flows:
+    def _write(self, made: Sequence[Record]) -> None:
+        for record in made:
             try:
-                self._spool.append(flow)
+                self._spool.append(record)
             except AuditError as error:
                 self._unwritten += 1
                 if self._unwritten == 1:
-                    _log.error("%s; flows are counted and not kept until it can", error)
+                    _log.error("%s; what can't be written is counted", error)
 
 
-async def serve(kernel: Kernel, spool_folder: Path) -> int:
-    """Serve until standard input ends. Returns the process's exit code."""
+async def serve(kernel: Kernel, spool_folder: Path, providers: Providers | None) -> int:
+    """Serve until standard input ends; with `providers` shadow agents are looked for, too. Returns the process's exit code."""
     spool = Spool(spool_folder, new_writer("sensor"), clock=time.time, durability=Durability.WRITE)
-    sensor = Sensor(kernel, spool)
+    shadows = None if providers is None else Watch(providers, None)
+    sensor = Sensor(kernel, spool, shadows)
     tasks = [asyncio.create_task(_poll(sensor)), asyncio.create_task(_end_older(sensor))]
     children.tell(Ready())
     try:
@@ -152,6 +213,8 @@ async def serve(kernel: Kernel, spool_folder: Path) -> int:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await sensor.finish()
+        if shadows is not None:
+            shadows.close()
         kernel.close()
         spool.close()
     return 0
@@ -192,3 +255,4 @@ async def _follow_gate(sensor: Sensor) -> None:
         if first:
             first = False
             await sensor.list_open()
+            sensor.look_around()

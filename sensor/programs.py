@@ -8,13 +8,14 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from sensor import bcc_loader, cgroups, libbpf, objects
-from sensor.events import Event, Payload, Wanted, read_events, read_payload
+from sensor.events import EVENT, Event, Payload, Wanted, read_events, read_payload
 from sensor.kernel import Counter, Hook, Kernel, KernelError, Loader
-from sensor.ring import Ring
+from sensor.ring import HEAD_BYTES, Ring
 from sensor.tracepoints import Tracepoints
 
 # The ring holds what 100,000 events a second leave in a fifth of a second, and the payloads of some hundred hellos at once.
@@ -158,10 +159,13 @@ def _attach(loaded: LoadedPrograms, place: Path) -> tuple[tuple[Hook, ...], list
         else:
             hooks.append(Hook(name=name, attached=True))
 
-    cgroup = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        cgroup = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoCgroupsError(f"expected a cgroup at `{place}`, got: {error.strerror}", remedy="name a folder of cgroup2") from error
     try:
         for name, attach_type in CGROUP_PROGRAMS.items():
-            attach(name, lambda program, attach_type=attach_type: libbpf.link(program, cgroup, attach_type))  # type: ignore[misc]
+            attach(name, partial(libbpf.link, target=cgroup, attach_type=attach_type))
     finally:
         os.close(cgroup)
     try:
@@ -172,7 +176,7 @@ def _attach(loaded: LoadedPrograms, place: Path) -> tuple[tuple[Hook, ...], list
     else:
         with contextlib.closing(tracepoints):
             for name, tracepoint in TRACEPOINT_PROGRAMS.items():
-                attach(name, lambda program, tracepoint=tracepoint: tracepoints.attach(program, tracepoint))  # type: ignore[misc]
+                attach(name, partial(tracepoints.attach, tracepoint=tracepoint))
     return tuple(hooks), links
 
 
@@ -197,7 +201,7 @@ class _Programs:
 
     def events(self, wanted: Wanted | None = None) -> list[Event]:
         """What the events ring holds."""
-        return list(read_events(b"".join(self._rings["events"].read()), wanted))
+        return list(read_events(self._rings["events"].read_alike(EVENT.size), wanted, head_bytes=HEAD_BYTES))
 
     def payloads(self) -> list[Payload]:
         """What the payloads ring holds."""

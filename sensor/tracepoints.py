@@ -17,7 +17,7 @@ _SET_BPF: Final = 0x40042408
 # struct perf_event_attr as first published: u32 type, size; u64 config, sample_period, sample_type, read_format, flags; the rest is 0.
 _ATTRIBUTES: Final = struct.Struct("=IIQQQQQ16x")
 # asm/unistd.h and asm-generic/unistd.h. fsopen and its kin have one number everywhere.
-_PERF_EVENT_OPEN: Final = {"x86_64": 298, "aarch64": 241}
+_PERF_EVENT_OPEN: Final = {"x86_64": 298, "aarch64": 241}.get(platform.machine(), -1)
 _FSOPEN: Final = 430
 _FSCONFIG: Final = 431
 _FSMOUNT: Final = 432
@@ -42,7 +42,7 @@ class Tracepoints:
         """The descriptor of an event at `category/name`, for a link to it. Raises OSError."""
         attributes = _ATTRIBUTES.pack(_TRACEPOINT, _ATTRIBUTES.size, self._number(tracepoint), 1, 0, 0, 0)
         # A program belongs to the tracepoint, not to the processor that must be named here.
-        return _call(_PERF_EVENT_OPEN[platform.machine()], attributes, -1, 0, -1, _CLOSE_ON_EXEC)
+        return _call(_PERF_EVENT_OPEN, attributes, -1, 0, -1, _CLOSE_ON_EXEC)
 
     def attach(self, program: int, tracepoint: str) -> int:
         """Run a program at `category/name`, on every processor, until the descriptor that this gives is closed. Raises OSError."""

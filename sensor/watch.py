@@ -8,20 +8,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import select
+import time
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from hopgate import kernel as system
-from sensor import cgroups, open_connections
+from sensor import cgroups, discovery, open_connections
 from sensor.cgroups import Cgroups
 from sensor.clock import now_ns, wall_ns
 from sensor.discovery import Discovery
 from sensor.events import Event, Kind, Payload
-from sensor.first_bytes import Answer, FirstBytes, Hello, Request
+from sensor.handshakes.first_bytes import FirstBytes
 from sensor.kernel import Kernel
 from sensor.open_connections import ListingError
 from sensor.processes import Process, Processes
 from sensor.providers import Providers
+
+# The first event wakes; what comes right behind it is read with it. A thousand wake-ups a second would cost more than all the events.
+_GATHER_SECONDS: Final = 0.002
 
 
 class Watch:
@@ -32,16 +36,17 @@ class Watch:
         self._processes = Processes(providers)
         self._open = contextlib.ExitStack()
         self._cgroups = self._cgroup_paths()
+        self._first_bytes = FirstBytes()
         self.discovery = Discovery(
             providers=providers,
             read_process=self._processes.read,
             cgroup_path=lambda number: self._cgroups.path(number) if self._cgroups is not None else "",
+            names_of=self._first_bytes.names.of,
             wall_ns=wall_ns,
         )
         self.examined = 0
         self.unreadable = 0
         self.unlisted = ""
-        self._first_bytes = FirstBytes()
         self._poll = select.poll()
         if kernel is not None:
             self._open.callback(kernel.close)
@@ -85,32 +90,29 @@ class Watch:
 
     def turn(self, timeout_seconds: float) -> None:
         """Wait until the kernel has something to tell, no longer than that, and take it in."""
-        self._poll.poll(int(timeout_seconds * 1000))
+        if self._poll.poll(int(timeout_seconds * 1000)):
+            time.sleep(_GATHER_SECONDS)
         if self._kernel is not None:
             # In this order each payload's socket is known: what was asked for before it was written lies in the other ring by now.
             payloads = self._kernel.payloads()
-            self._take(self._kernel.events(), payloads)
+            self.take(self._kernel.events(discovery.WANTED), payloads)
         self.discovery.settle(now_ns())
 
-    def _take(self, events: list[Event], payloads: list[Payload]) -> None:
+    def take(self, events: list[Event], payloads: list[Payload]) -> None:
+        """Take in what the kernel told: payloads that were read before the events."""
         for payload in payloads:
             if payload.kind is Kind.EXECUTED:
                 self.discovery.add_executed(payload.process, payload.data.rstrip(b"\0").decode("utf-8", "replace"))
         for event in events:
             self.discovery.add_event(event)
         for payload in payloads:
-            self._tell(payload)
+            for seen in self._first_bytes.take(payload):
+                self.discovery.add_seen(seen)
 
-    def _tell(self, payload: Payload) -> None:
-        match self._first_bytes.read(payload):
-            case Hello(server_name=name):
-                self.discovery.add_hello(payload, name, "")
-            case Request(method=method, target=target, headers=headers):
-                self.discovery.add_request(payload, method, target, headers)
-            case Answer(name=name, addresses=addresses):
-                self.discovery.add_answer(payload, name, addresses)
-            case None:
-                pass
+    def unfinished(self) -> int:
+        """How many handshakes were given up before they were whole."""
+        dropped = self._first_bytes.counters.dropped
+        return sum(dropped[why] for why in ("Evicted", "Expired", "Cut"))
 
     def lost(self) -> int:
         """How many events and first bytes the kernel had no room for."""
@@ -120,6 +122,10 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give everything back."""
         self._open.close()
 
 

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A loaded machine is slow, which says nothing about a property; a test that hangs is ended by its own time limit.
+settings.register_profile("hopgate", deadline=None)
+settings.load_profile("hopgate")
 
 REQUIRE_ALL = os.environ.get("HOPGATE_REQUIRE_ALL") == "1"
 

@@ -138,17 +138,20 @@ class Flow:
 class Sighting:
     """A program that looks like an agent and is not registered."""
 
-    id: str = _column("String", "the sighting's id")
+    id: str = _column("String", "the program's id: the same in each row of it, and for the same program in the same place after a restart")
     time: int = _column("Int64", "when this row was written, in microseconds since 1970 (UTC)")
-    name: str = _column("String", "the name that it is known by: of the file, or of the ShadowAgent in a cluster")
-    kind: str = _column("LowCardinality(String)", "`Shadow`, or `Unattributable` when whose it is can't be told")
+    name: str = _column("String", "the program's name")
+    kind: str = _column("LowCardinality(String)", "`Shadow`, or `Unattributable` when neither program nor place is known")
+    weight: int = _column("UInt8", "how much speaks for an agent, 0 to 100")
     program: str = _column("String", "the file that it executes")
-    pid: int = _column("UInt32", "its process id on this machine")
+    command: str = _column("String", "its command line, as far as it may be shown")
+    pid: int = _column("UInt32", "the process seen last")
     user: int = _column("UInt32", "its user id")
     cgroup: str = _column("String", "its cgroup's path; empty when it was gone")
-    container: str = _column("String", "its container, pod or unit; empty when it has none")
+    place: str = _column("String", "its container, pod or unit; empty when it has none")
     evidence: tuple[str, ...] = _column("Array(String)", "why it is thought an agent, a sentence each")
-    reached: tuple[str, ...] = _column("Array(String)", "what it reached: names, else addresses")
+    reached: tuple[str, ...] = _column("Array(String)", "what it reached: names, else addresses; models first")
+    connections: int = _column("UInt64", "how many connections it made")
     first_seen: int = _column("Int64", "in microseconds since 1970 (UTC)")
     last_seen: int = _column("Int64", "in microseconds since 1970 (UTC)")
 

@@ -2,7 +2,8 @@
 
 Pure: Secrets, namespaces and ConfigMaps in, ConfigMaps out. One ConfigMap for each governed namespace, mounted by its pods; one that
 was made for a namespace stays right for as long as it is there, also when the label has gone, since pods that were made under the label
-go on asking authz.
+go on asking authz. A person who makes one with our label has it filled in, for the sidecars of a mesh. hopgate's own namespace has one
+for gateways: the Gateway API's BackendTLSPolicy reads a key `ca.crt` in the namespace of the Service.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from hopgate.kubernetes.webhook_configurations import SYSTEM_NAMESPACES
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "hopgate"
-KEYS: Final = (AUTHZ_AUTHORITY_KEY, OPEN_TLS_AUTHORITY_KEY, PRIVATE_AUTHORITIES_KEY)
+# gateway.networking.k8s.io/v1 BackendTLSPolicy, validation.caCertificateRefs.
+GATEWAY_KEY: Final = "ca.crt"
+KEYS: Final = (AUTHZ_AUTHORITY_KEY, OPEN_TLS_AUTHORITY_KEY, PRIVATE_AUTHORITIES_KEY, GATEWAY_KEY)
 _DAY: Final = 86_400
 # Kubelets follow a ConfigMap within two minutes and Envoy follows the file. The rest is for a node that is cut off for a while.
 AUTHZ_PUBLISH_SECONDS: Final = _DAY
@@ -47,8 +50,8 @@ def of_cert_manager(secret: Manifest) -> bytes:
 def places(namespaces: Iterable[Manifest], config_maps: Iterable[Manifest], own_namespace: str) -> dict[str, Manifest | None]:
     """The namespaces that are to have the ConfigMap, and the one that each has.
 
-    Those with the label, and those that were given one. Not the cluster's own and hopgate's, whose pods are never governed, and none
-    that is being removed: nothing new can be made there.
+    Those with the label, those that were given one, and hopgate's own. Not the cluster's own, whose pods are never governed, and none that
+    is being removed: nothing new can be made there.
     """
     found = {each["metadata"]["namespace"]: each for each in config_maps if each["metadata"]["name"] == AUTHORITIES_CONFIG_MAP}
     wanted: dict[str, Manifest | None] = {}
@@ -57,7 +60,8 @@ def places(namespaces: Iterable[Manifest], config_maps: Iterable[Manifest], own_
         name = metadata["name"]
         labelled = (metadata.get("labels") or {}).get(INJECT_LABEL) == ENABLED
         given = name in found and (found[name]["metadata"].get("labels") or {}).get(MANAGED_BY) == MANAGER
-        if (labelled or given) and "deletionTimestamp" not in metadata and name not in {own_namespace, *SYSTEM_NAMESPACES}:
+        asked = labelled or given or name == own_namespace
+        if asked and "deletionTimestamp" not in metadata and name not in SYSTEM_NAMESPACES:
             wanted[name] = found.get(name)
     return wanted
 

@@ -1,4 +1,4 @@
-"""Keeps the authorities of a cluster in their Secrets, and what is to be trusted in a ConfigMap of every governed namespace.
+"""Keeps the authorities of a cluster in their Secrets, and what is to be trusted in a ConfigMap of every governed namespace and its own.
 
 Called again and again by the leader, and at once when a namespace has changed. The Secrets are written first, so that no key is trusted
 that could be lost. A Secret that cert-manager looks after is left alone, and what it says is published.
@@ -76,8 +76,10 @@ class AuthorityKeeper:
     def _publish(self, places: Mapping[str, Manifest | None], bundles: Mapping[str, bytes], owner: Manifest) -> None:
         refusals: list[RefusedError] = []
         private = self._private()
+        for_gateways = {**bundles, authorities.GATEWAY_KEY: bundles[AUTHZ_AUTHORITY_KEY]}
         for namespace, found in places.items():
-            wanted = authorities.config_map(namespace, found, bundles, private, owner)
+            told = for_gateways if namespace == self._namespace else bundles
+            wanted = authorities.config_map(namespace, found, told, private, owner)
             if wanted is None:
                 continue
             try:

@@ -109,6 +109,7 @@ class Gate:
         except SnapshotError as error:
             raise GateError("\n".join(error.mistakes), remedy="mend what it names; `hopgate policy check` shows it too") from error
         await self._authz.ready()
+        await self._tell_sensor()  # who the gate is: what it looks up and dials is nobody's own doing
         await self._certificates.start()
         if self._spec.mesh is not None:
             await self._push()
@@ -260,13 +261,13 @@ class Gate:
 
     async def _tell_sensor(self) -> None:
         self._sensor_sequence += 1
-        envoys = (attachment.envoy_pid for attachment in self._governed)
+        own = (os.getpid(), self._authz.pid, *(attachment.envoy_pid for attachment in self._governed))
         await self._sensor.update(
             SensorState(
                 sequence=self._sensor_sequence,
                 agents=tuple(self._governed.values()),
                 gate_cgroups=() if self._cgroup is None else (self._cgroup.id,),
-                gate_processes=(os.getpid(), *(pid for pid in envoys if pid is not None)),
+                gate_processes=tuple(pid for pid in own if pid is not None),
             )
         )
 

@@ -43,10 +43,14 @@ _KIND: Final[Kind[State, Report]] = Kind(
 
 
 class SensorProcess:
-    """The sensor of a gate, or the reason why there is none. `wanted` false: nobody wants one."""
+    """The sensor of a gate, or the reason why there is none.
 
-    def __init__(self, data: Path, say: Callable[[str], None], *, wanted: bool) -> None:
-        self._process: ChildProcess[State, Report] = ChildProcess(_KIND, ("--data", str(data)), say)
+    `wanted` false: nobody wants one. `sightings`: it looks for unregistered agents, too, which one sensor of a machine is enough for.
+    """
+
+    def __init__(self, data: Path, say: Callable[[str], None], *, wanted: bool, sightings: bool = False) -> None:
+        arguments = ("--data", str(data), *(("--sightings",) if sightings else ()))
+        self._process: ChildProcess[State, Report] = ChildProcess(_KIND, arguments, say)
         self._missing = "the sensor is starting" if wanted else "the sensor is switched off (--no-sensor)"
         self._wanted = wanted
         self._ready = False

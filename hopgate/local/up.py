@@ -68,7 +68,7 @@ async def _serve(
         from hopgate.local.sessions import Sessions  # noqa: PLC0415
 
         spec = GateSpec(resources=resources, data=data, run=run, envoy=envoy, say=_say, mesh=peers(data, trust_domains))
-        watching = SensorProcess(data, _say, wanted=sensor)
+        watching = SensorProcess(data, _say, wanted=sensor, sightings=lifeline is None)
         gate = Gate(spec, authz, watching)
         await gate.start()
         sessions = asyncio.create_task(Sessions(gate, control.listen(run.control)).serve())

@@ -232,21 +232,29 @@ PROGRAM("cgroup_skb/egress", packet_out, struct __sk_buff *skb)
 	struct packet packet = {};
 	struct bpf_tcp_sock *tcp;
 	struct bpf_sock *socket = skb->sk;
+	int begins;
 
-	if (!socket || !read_packet(skb, &packet))
+	if (!socket)
 		return GO_ON;
 	socket = bpf_sk_fullsock(socket);
 	if (!socket)
+		return GO_ON;
+	/* A raw socket may have TCP's number, which is what older kernels take for a TCP socket. */
+	tcp = socket->type == SOCK_RAW ? 0 : bpf_tcp_sock(socket);
+	begins = !tcp || socket->state == BPF_TCP_SYN_SENT;
+	/* Most packets are neither the first nor among the first that carry data. They are let go before they are read. */
+	if (!begins && (tcp->data_segs_out == 0 || tcp->data_segs_out > MOST_SEGMENTS))
+		return GO_ON;
+	if (!read_packet(skb, &packet))
 		return GO_ON;
 	if (packet.protocol != TCP) {
 		judge_datagram(skb, &packet, socket);
 		return GO_ON;
 	}
-	tcp = bpf_tcp_sock(socket);
 	/* A raw socket's SYN has no counters: each is told. */
-	if ((packet.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && (!tcp || tcp->total_retrans == 0))
+	if (begins && (packet.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && (!tcp || tcp->total_retrans == 0))
 		tell_sent(skb, &packet, socket);
-	if (tcp && packet.length > 0 && tcp->data_segs_out <= MOST_SEGMENTS)
+	if (tcp && packet.length > 0)
 		judge_stream(skb, &packet, tcp);
 	return GO_ON;
 }
@@ -255,7 +263,16 @@ PROGRAM("cgroup_skb/egress", packet_out, struct __sk_buff *skb)
 PROGRAM("cgroup_skb/ingress", packet_in, struct __sk_buff *skb)
 {
 	struct packet packet = {};
+	__u8 *head = (__u8 *)(long)skb->data, *end = (__u8 *)(long)skb->data_end;
+	__u8 ip4_protocol, ip6_protocol;
 
+	if (head + 10 > end)
+		return GO_ON;
+	ip4_protocol = head[9];
+	ip6_protocol = head[6];
+	/* TCP, which most is, is let go before it is read. */
+	if ((skb->protocol == bpf_htons(ETHERNET_IP4) ? ip4_protocol : ip6_protocol) == TCP)
+		return GO_ON;
 	if (!read_packet(skb, &packet) || packet.protocol != UDP || packet.source_port != DNS_PORT || packet.length == 0)
 		return GO_ON;
 	tell_bytes(skb, &packet, KIND_DNS, packet.length > MOST_DNS_BYTES ? CUT : 0,

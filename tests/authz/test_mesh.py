@@ -1,4 +1,4 @@
-"""A mesh's Envoy as gate: its peer is the caller, from a trusted domain and with the mesh's credential only."""
+"""A mesh's Envoy as gate: its peer is the caller, from a trusted domain and from an Envoy that is known itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from authz import mesh as meshes
 from authz.check import Checker, Sources
-from authz.mesh import Mesh
+from authz.mesh import EVERYWHERE, Mesh, Reach
 from authz.pb import ext_authz_pb2 as pb
 from authz.request import CheckInput, Direction, SocketAddress
 from authz.server import Call
@@ -31,6 +31,8 @@ NOW: Final = 1_800_000_000
 CREDENTIAL: Final = "mesh-credential-of-32-characters"
 PLANNER: Final = "spiffe://example.org/ns/demo/sa/planner"
 MESH: Final = Mesh(credential_sha256=credential_sha256(CREDENTIAL), trust_domains=frozenset({"example.org", "second.example"}))
+ENVOY: Final = "spiffe://example.org/ns/demo/sa/tickets"
+CLUSTER: Final = Mesh(trust_domains=frozenset({"example.org"}), envoys={ENVOY: Reach(namespaces=frozenset({"demo"}))})
 AGENTS: Final = {
     ("demo", "planner"): ObjectName("demo", "planner"),
     ("demo", "authors"): ObjectName("demo", "writer"),
@@ -48,37 +50,97 @@ AGENTS: Final = {
     ],
 )
 def test_a_peer_is_the_agent_of_its_service_account(principal: str, agent: ObjectName) -> None:
-    assert meshes.identify(MESH, CREDENTIAL, principal, AGENTS) == agent
+    assert meshes.identify(MESH, principal, AGENTS) == agent
 
 
-REFUSED: Final = {
-    "no credential": (MESH, None, PLANNER, "MeshCredentialUnknown"),
-    "another credential": (MESH, CREDENTIAL + "x", PLANNER, "MeshCredentialUnknown"),
-    "a credential that is no text": (MESH, "\udcff", PLANNER, "MeshCredentialUnknown"),
-    "no mesh is trusted": (Mesh(), CREDENTIAL, PLANNER, "MeshCredentialUnknown"),
-    "no mesh, and an empty credential": (Mesh(trust_domains=frozenset({"example.org"})), "", PLANNER, "MeshCredentialUnknown"),
-    "no client certificate": (MESH, CREDENTIAL, "", "PeerUnknown"),
-    "a name that is no SPIFFE ID": (MESH, CREDENTIAL, "planner.demo.svc", "PeerUnknown"),
-    "a subject": (MESH, CREDENTIAL, "CN=planner", "PeerUnknown"),
-    "a SPIFFE ID of another form": (MESH, CREDENTIAL, "spiffe://example.org/demo/planner", "PeerUnknown"),
-    "more behind it": (MESH, CREDENTIAL, PLANNER + "/x", "PeerUnknown"),
-    "two names": (MESH, CREDENTIAL, f"{PLANNER},{PLANNER}", "PeerUnknown"),
-    "a line end behind it": (MESH, CREDENTIAL, PLANNER + "\n", "AgentUnknown"),
-    "another trust domain": (MESH, CREDENTIAL, PLANNER.replace("example.org", "example.net"), "TrustDomainUnknown"),
-    "a trust domain in capitals": (MESH, CREDENTIAL, PLANNER.replace("example", "EXAMPLE"), "PeerUnknown"),
-    "a trust domain that ends as ours": (MESH, CREDENTIAL, PLANNER.replace("example.org", "evil-example.org"), "TrustDomainUnknown"),
-    "an account of no agent": (MESH, CREDENTIAL, PLANNER.replace("planner", "stranger"), "AgentUnknown"),
-    "an account of another namespace's agent": (MESH, CREDENTIAL, "spiffe://example.org/ns/other/sa/authors", "AgentUnknown"),
-    "an agent's name that is not its account": (MESH, CREDENTIAL, PLANNER.replace("planner", "writer"), "AgentUnknown"),
+NOBODY: Final = {
+    "no client certificate": ("", "PeerUnknown"),
+    "a name that is no SPIFFE ID": ("planner.demo.svc", "PeerUnknown"),
+    "a subject": ("CN=planner", "PeerUnknown"),
+    "a SPIFFE ID of another form": ("spiffe://example.org/demo/planner", "PeerUnknown"),
+    "more behind it": (PLANNER + "/x", "PeerUnknown"),
+    "two names": (f"{PLANNER},{PLANNER}", "PeerUnknown"),
+    "a line end behind it": (PLANNER + "\n", "AgentUnknown"),
+    "another trust domain": (PLANNER.replace("example.org", "example.net"), "TrustDomainUnknown"),
+    "a trust domain in capitals": (PLANNER.replace("example", "EXAMPLE"), "PeerUnknown"),
+    "a trust domain that ends as ours": (PLANNER.replace("example.org", "evil-example.org"), "TrustDomainUnknown"),
+    "an account of no agent": (PLANNER.replace("planner", "stranger"), "AgentUnknown"),
+    "an account of another namespace's agent": ("spiffe://example.org/ns/other/sa/authors", "AgentUnknown"),
+    "an agent's name that is not its account": (PLANNER.replace("planner", "writer"), "AgentUnknown"),
 }
 
 
-@pytest.mark.parametrize(("mesh", "credential", "principal", "code"), REFUSED.values(), ids=REFUSED)
-def test_any_other_is_nobody(mesh: Mesh, credential: str | None, principal: str, code: str) -> None:
-    found = meshes.identify(mesh, credential, principal, AGENTS)
+@pytest.mark.parametrize(("principal", "code"), NOBODY.values(), ids=NOBODY)
+def test_any_other_peer_is_nobody(principal: str, code: str) -> None:
+    found = meshes.identify(MESH, principal, AGENTS)
     assert isinstance(found, Refusal)
     assert found.code == code
-    assert meshes.identify(MESH, CREDENTIAL, PLANNER, AGENTS) == ObjectName("demo", "planner")
+    assert meshes.identify(MESH, PLANNER, AGENTS) == ObjectName("demo", "planner")
+
+
+STRANGERS: Final = {
+    "no credential": (MESH, None, None, "MeshCredentialUnknown"),
+    "another credential": (MESH, CREDENTIAL + "x", None, "MeshCredentialUnknown"),
+    "a credential that is no text": (MESH, "\udcff", None, "MeshCredentialUnknown"),
+    "no mesh is trusted": (Mesh(), CREDENTIAL, None, "MeshCredentialUnknown"),
+    "no mesh, and an empty credential": (Mesh(trust_domains=frozenset({"example.org"})), "", None, "MeshCredentialUnknown"),
+    "a credential where certificates count": (MESH, CREDENTIAL, "", "MeshEnvoyNameless"),
+    "a credential and a certificate of a stranger": (MESH, CREDENTIAL, PLANNER, "MeshEnvoyUnknown"),
+    "a certificate that names nobody": (CLUSTER, None, "", "MeshEnvoyNameless"),
+    "another service account": (CLUSTER, None, ENVOY + "s", "MeshEnvoyUnknown"),
+    "another trust domain": (CLUSTER, None, ENVOY.replace("example.org", "example.net"), "MeshEnvoyUnknown"),
+    "more behind it": (CLUSTER, None, ENVOY + "/x", "MeshEnvoyUnknown"),
+    "no certificate where certificates count": (CLUSTER, None, None, "MeshCredentialUnknown"),
+}
+
+
+@pytest.mark.parametrize(("mesh", "credential", "envoy", "code"), STRANGERS.values(), ids=STRANGERS)
+def test_an_envoy_that_is_not_known_is_not_admitted(mesh: Mesh, credential: str | None, envoy: str | None, code: str) -> None:
+    found = meshes.admit(mesh, credential, envoy)
+    assert isinstance(found, Refusal)
+    assert found.code == code
+    assert meshes.admit(MESH, CREDENTIAL, None) == EVERYWHERE
+    assert meshes.admit(CLUSTER, None, ENVOY) == Reach(namespaces=frozenset({"demo"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "identity", "namespaces"),
+    [
+        (ENVOY, ENVOY, {"demo"}),
+        (f"{ENVOY}=other", ENVOY, {"other"}),
+        (f"{ENVOY}=demo,other", ENVOY, {"demo", "other"}),
+        (f"{ENVOY}=*", ENVOY, None),
+        ("spiffe://example.org/gateway=demo", "spiffe://example.org/gateway", {"demo"}),
+    ],
+)
+def test_an_envoy_is_named_with_what_it_stands_before(text: str, identity: str, namespaces: set[str] | None) -> None:
+    expected = None if namespaces is None else frozenset(namespaces)
+    assert meshes.parse_envoy(text) == (identity, Reach(namespaces=expected))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "demo/tickets",
+        "spiffe://example.org",
+        "spiffe://example.org/",
+        "spiffe://Example.org/ns/demo/sa/tickets",
+        "spiffe://example.org/gateway",
+        f"{ENVOY}/=demo",
+        f"{ENVOY}=",
+        f"{ENVOY}=demo,",
+        f"{ENVOY}=demo,*",
+        f"{ENVOY}=Demo",
+        f"{ENVOY}=demo other",
+        f"{ENVOY}=demo=other",
+        f"{ENVOY}\n",
+        f"{ENVOY}*",
+    ],
+)
+def test_an_envoy_that_is_not_named_rightly_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        meshes.parse_envoy(text)
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +164,14 @@ class Gate:
         )
         self._checker = Checker(sources, KeyRing.create(NOW), ReplayCache(), self.records.append)
 
-    def ask(self, check: CheckInput, *, credential: str = CREDENTIAL, direction: str = "mesh") -> pb.CheckResponse:
+    def ask(
+        self, check: CheckInput, *, credential: str = CREDENTIAL, direction: str = "mesh", envoy: str | None = None
+    ) -> pb.CheckResponse:
         request = pb.CheckRequest.FromString(encoded(check))
         request.attributes.source.principal = check.principal
         if check.destination_name:
             request.attributes.context_extensions["hopgate-destination"] = check.destination_name
-        call = Call(authorization=f"Bearer {credential}", direction=direction, seconds_left=lambda: None)
+        call = Call(authorization=f"Bearer {credential}", direction=direction, seconds_left=lambda: None, envoy=envoy)
         return pb.CheckResponse.FromString(self._checker.check(request.SerializeToString(), call))
 
     def judge(self, check: CheckInput, **how: str) -> tuple[int, str]:
@@ -169,6 +233,8 @@ DENIED: Final[dict[str, tuple[Change, str]]] = {
         "HostMismatch",
     ),
     "a destination that is not registered": (lambda check: replace(check, destination_name="ToolServer:demo/none"), "UnknownDestination"),
+    "a WebSocket": (_http(headers=(("connection", "upgrade"), ("upgrade", "websocket"))), "ProtocolMismatch"),
+    "a tunnel": (_http(method="CONNECT"), "ProtocolMismatch"),
     "bytes that are no HTTP": (lambda check: replace(check, http=None, sni="tickets.demo.svc"), "ProtocolMismatch"),
 }
 
@@ -196,3 +262,26 @@ def test_a_sealed_destination_is_found_by_its_name(snapshot: Snapshot) -> None:
     assert gate.judge(sealed) == (0, "Permitted")
     assert gate.judge(replace(sealed, sni="other.example")) == (7, "UnknownDestination")
     assert gate.judge(replace(sealed, sni="other.example", destination_name=gate.records[0].destination)) == (7, "SniMismatch")
+
+
+def test_an_envoy_is_answered_about_its_own_namespaces_alone(snapshot: Snapshot) -> None:
+    def gate(*namespaces: str) -> Gate:
+        return Gate(snapshot, replace(CLUSTER, envoys={ENVOY: Reach(namespaces=frozenset(namespaces))}))
+
+    assert gate("demo").judge(call(), envoy=ENVOY) == (0, "Permitted")
+    assert gate("other", "demo").judge(call(), envoy=ENVOY) == (0, "Permitted")
+    elsewhere = gate("other")
+    assert elsewhere.judge(call(), envoy=ENVOY) == (7, "DestinationOutOfReach")
+    assert elsewhere.judge(replace(call(), destination_name="ToolServer:demo/tickets"), envoy=ENVOY) == (7, "DestinationOutOfReach")
+    assert elsewhere.records[-1].destination == "ToolServer:demo/tickets"
+    assert gate().judge(call(), envoy=ENVOY) == (7, "DestinationOutOfReach")
+
+
+def test_an_envoy_that_is_not_named_gets_no_credential(snapshot: Snapshot) -> None:
+    gate = Gate(snapshot, CLUSTER)
+    model = call("api.openai.com", path="/v1/chat/completions", body=chat("gpt-4o-mini"))
+    for stranger in (ENVOY + "s", "", PLANNER):
+        answer = gate.ask(model, envoy=stranger)
+        assert (answer.status.code, gate.records[-1].reason) == (7, "UnknownCaller")
+        assert not answer.ok_response.headers
+    assert [option.header.key for option in gate.ask(model, envoy=ENVOY).ok_response.headers] == ["authorization"]

@@ -205,7 +205,8 @@ async def test_a_drained_server_loses_no_call_of_a_client_under_load(mounted: Mo
             await load.more(200)
             assert front.led[second.port] == 0
             leaving = True
-            await first.drain(notice_seconds=0.05)
+            # A connection is led here before its handshake, which a busy machine can hold up.
+            await first.drain(notice_seconds=2.0)
             assert front.led[second.port] > 0
             await load.more(200)
             await load.end()

@@ -267,10 +267,10 @@ class ApiServer:
         """Apply every CustomResourceDefinition of a folder, and wait until objects of each can be made."""
         self.kubectl("apply", "--server-side", "-f", str(definitions))
         for file in sorted(definitions.glob("*.yaml")):
-            specification = yaml.safe_load(file.read_text())["spec"]
-            for version in specification["versions"]:
-                served = functools.partial(self._is_served, specification["group"], version["name"], specification["names"]["plural"])
-                eventually(served, f"{file.name} is served")
+            for specification in [found["spec"] for found in yaml.safe_load_all(file.read_text()) if found]:
+                for version in [each["name"] for each in specification["versions"] if each["served"]]:
+                    served = functools.partial(self._is_served, specification["group"], version, specification["names"]["plural"])
+                    eventually(served, f"{specification['names']['plural']} of {file.name} are served")
 
     def _is_served(self, group: str, version: str, plural: str) -> bool:
         """An Established definition's objects give 404 for about 2 s more, or 429 while their storage is made."""

@@ -4,7 +4,9 @@
 #   node   kubelet, kube-controller-manager, kube-scheduler, kube-proxy: two minutes and a half after `api`.
 #   helm   helm: two minutes.
 #   dns    CoreDNS with the plugins that a cluster needs: a minute and a half of work.
-# Without a part: api. Versions come from go.mod, Helm's from here. Kubernetes' programs are not optimised (-N -l): they are built in half
+#   definitions  the CustomResourceDefinitions of others: those that the chart (cert-manager) and pages of the documentation (Istio, the
+#                Gateway API, Envoy Gateway) write objects of.
+# Without a part: api. Versions come from go.mod, Helm's and those of the definitions from here. Kubernetes' programs are not optimised (-N -l): they are built in half
 # the time and start as fast.
 set -euo pipefail
 
@@ -12,6 +14,10 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/hopgate"
 version="$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$here/go.mod")"
 helm_version=v4.3.1
+istio_version=v1.31.1
+envoy_gateway_version=v1.9.0
+cert_manager_version=v1.20.0
+gateway_api_version=v1.6.1 # the one that Envoy Gateway's own go.mod names
 dns_version="$(awk '$2 == "github.com/coredns/coredns" { print $3 } $1 == "github.com/coredns/coredns" { print $2 }' "$here/dns/go.mod")"
 export CGO_ENABLED=0 GOGC="${GOGC:-400}" GOWORK=off
 
@@ -25,6 +31,26 @@ kubernetes() { # kubernetes FOLDER PROGRAM...
 		"${@/#/k8s.io/kubernetes/cmd/}"
 }
 
+module() { # module PATH@VERSION: where its files are
+	go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'
+}
+
+definitions() { # definitions FOLDER
+	local istio gateway_api envoy_gateway cert_manager name
+	istio="$(module "istio.io/api@$istio_version")"
+	gateway_api="$(module "sigs.k8s.io/gateway-api@$gateway_api_version")"
+	envoy_gateway="$(module "github.com/envoyproxy/gateway@$envoy_gateway_version")"
+	cert_manager="$(module "github.com/cert-manager/cert-manager@$cert_manager_version")"
+	install -m 644 "$istio/kubernetes/customresourcedefinitions.gen.yaml" "$1/istio.yaml"
+	install -m 644 "$cert_manager/deploy/crds/cert-manager.io_certificates.yaml" "$1/"
+	for name in backendtlspolicies gatewayclasses gateways httproutes referencegrants; do
+		install -m 644 "$gateway_api/config/crd/standard/gateway.networking.k8s.io_$name.yaml" "$1/"
+	done
+	for name in clienttrafficpolicies envoypatchpolicies securitypolicies; do
+		install -m 644 "$envoy_gateway/charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_$name.yaml" "$1/"
+	done
+}
+
 build() { # build PART FOLDER
 	case "$1" in
 	api)
@@ -34,6 +60,7 @@ build() { # build PART FOLDER
 		;;
 	node) kubernetes "$2" kubelet kube-controller-manager kube-scheduler kube-proxy ;;
 	dns) GOFLAGS='-buildvcs=false -mod=readonly' nice -n 19 go build -C "$here/dns" -trimpath -gcflags 'all=-N -l' -ldflags '-s -w' -o "$2/coredns" . ;;
+	definitions) (cd "$2" && definitions "$2") ;;
 	helm) GOBIN="$2" GOFLAGS=-buildvcs=false nice -n 19 go install -trimpath -ldflags '-s -w' "helm.sh/helm/v4/cmd/helm@$helm_version" ;;
 	esac
 }
@@ -44,8 +71,9 @@ for part in "${@:-api}"; do
 	node) folder="$cache/kubernetes-node-${version#v}" ;;
 	helm) folder="$cache/helm-${helm_version#v}" ;;
 	dns) folder="$cache/coredns-${dns_version#v}" ;;
+	definitions) folder="$cache/definitions-${istio_version#v}-${gateway_api_version#v}-${envoy_gateway_version#v}-${cert_manager_version#v}" ;;
 	*)
-		echo "expected a part (api, node, helm, dns), got $part" >&2
+		echo "expected a part (api, node, helm, dns, definitions), got $part" >&2
 		exit 2
 		;;
 	esac

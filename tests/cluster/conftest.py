@@ -24,7 +24,7 @@ from tests.cluster.verdicts import Verdicts
 if TYPE_CHECKING:
     from tests.cluster.installation import Installation
 
-_NODE = {"node", "node_programs", "base_image", "images", "installed"}
+_NODE = {"node", "node_programs", "base_image", "images"}
 DEFINITIONS = Path(__file__).resolve().parents[2] / "deploy" / "charts" / "hopgate" / "crds"
 
 

@@ -80,15 +80,15 @@ def get(host: str) -> bytes:
 
 
 class Authz:
-    """`python -m authz cluster`, running as a pod of the namespace `hopgate`."""
+    """`python -m authz cluster`, running as a pod of the namespace `hopgate`, with `more` arguments."""
 
-    def __init__(self, server: ApiServer, folder: Path, mounted: Mounted, name: str) -> None:
+    def __init__(self, server: ApiServer, folder: Path, mounted: Mounted, name: str, more: Sequence[str] = ()) -> None:
         self.ports = Ports(*free_ports(4))
         self.spool = folder / f"spool-{name}"
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder / f"{name}.log"
         pod = Place(server, SYSTEM).pod(name, ACCOUNT)
-        self._arguments = given(server, SYSTEM, pod, self.ports, mounted, self.spool)
+        self.arguments = (*given(server, SYSTEM, pod, self.ports, mounted, self.spool), *more)
         credentials = grpc.ssl_channel_credentials(mounted.authority.certificate_pem)
         options = (
             ("grpc.ssl_target_name_override", HOST),
@@ -101,7 +101,7 @@ class Authz:
     def start(self, before: Sequence[str] = (sys.executable, "-m", "authz"), *, settle: float | None = None) -> None:
         """Run it, and wait until it is ready; `before` is what stands before its arguments. `settle`: `--settle-seconds`."""
         with self._log.open("ab") as log:
-            command = (*before, "cluster", *self._arguments, *(() if settle is None else (f"--settle-seconds={settle}",)))
+            command = (*before, "cluster", *self.arguments, *(() if settle is None else (f"--settle-seconds={settle}",)))
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         eventually(self._ready, "authz is ready")
 

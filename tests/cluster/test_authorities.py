@@ -49,7 +49,27 @@ def test_a_labelled_namespace_gets_what_is_to_be_trusted_and_another_nothing(ins
         "open-tls.pem": installed.secret("open-tls")["ca.crt"].decode(),
     }
     assert installed.config_map(other) == {}
-    assert installed.config_map(SYSTEM) == {}
+
+
+def test_gateways_find_whom_to_believe_to_be_authz_beside_its_service(installed: Installation) -> None:
+    installed.keeper.step()
+    assert installed.config_map(SYSTEM)["data"].items() >= for_gateways(installed).items()
+    patch(installed.server, SYSTEM, {"data": {"ca.crt": "nonsense"}})
+    installed.keeper.step()
+    assert installed.config_map(SYSTEM)["data"].items() >= for_gateways(installed).items()
+
+
+def for_gateways(installed: Installation) -> dict[str, str]:
+    return {**authorities_of(installed), "ca.crt": installed.secret("authz")["ca.crt"].decode()}
+
+
+def test_a_config_map_that_a_person_makes_for_a_meshs_sidecars_is_filled_in(installed: Installation) -> None:
+    theirs = installed.server.namespace()
+    metadata = {"name": "hopgate-authorities", "namespace": theirs, "labels": {authorities.MANAGED_BY: authorities.MANAGER}}
+    made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    installed.server.kubectl("create", "-f", "-", stdin=json.dumps(made))
+    installed.keeper.step()
+    assert installed.config_map(theirs)["data"] == authorities_of(installed)
 
 
 def test_private_authorities_are_published_once_they_are_known_and_stay_while_they_are_not(installed: Installation) -> None:
@@ -231,6 +251,7 @@ def test_two_keepers_at_once_agree_over_the_years(installed: Installation) -> No
                 assert data == authorities_of(installed)
                 assert serving["authority.crt"].decode().strip() in data["authz.pem"]
                 assert installed.secret("open-tls")["tls.crt"].decode().strip() in data["open-tls.pem"]
+            assert installed.config_map(SYSTEM)["data"].items() >= for_gateways(installed).items()
             seen.add(installed.secret("open-tls")["tls.crt"])
     finally:
         installed.now = start

@@ -44,6 +44,10 @@ def closed(schema: Any, path: str = "") -> Iterator[str]:
             yield from closed(inside, f"{path}.{key}")
 
 
+NAMED = {"identity": "spiffe://example.org/ns/demo/sa/tickets"}
+MESH = {"authz.mesh.enabled": True, "authz.mesh.trustDomains": ["example.org", "second.example"], "authz.mesh.envoys": [NAMED]}
+
+
 def test_the_chart_has_the_version_of_what_it_installs() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == hopgate.__version__
@@ -90,6 +94,13 @@ def test_the_page_has_every_setting_with_its_default() -> None:
         ({"authz": {"resources": {"limit": {"memory": "1Gi"}}}}, "/authz/resources"),
         ({"authz": {"tolerations": [{"operator": "Like"}]}}, "/authz/tolerations/0/operator"),
         ({"authz": {"nodeSelector": {"ssd": True}}}, "/authz/nodeSelector/ssd"),
+        ({"authz": {"mesh": {"trustDomain": "example.org"}}}, "/authz/mesh"),
+        ({"authz": {"mesh": {"trustDomains": ["Example.org"]}}}, "/authz/mesh/trustDomains/0"),
+        ({"authz": {"mesh": {"envoys": [{"identity": "demo/tickets"}]}}}, "/authz/mesh/envoys/0/identity"),
+        ({"authz": {"mesh": {"envoys": [{"namespaces": ["demo"]}]}}}, "/authz/mesh/envoys/0"),
+        ({"authz": {"mesh": {"envoys": [{"identity": "spiffe://a/b", "namespaces": ["*a"]}]}}}, "/authz/mesh/envoys/0/namespaces/0"),
+        ({"authz": {"mesh": {"authorities": {"configMap": ""}}}}, "/authz/mesh/authorities/configMap"),
+        ({"authz": {"mesh": {"authorities": {"key": "a/b"}}}}, "/authz/mesh/authorities/key"),
         ({"validation": {"enabled": 1}}, "/validation/enabled"),
         ({"injection": {"proxyUser": 0}}, "/injection/proxyUser"),
         ({"injection": {"tokenSeconds": 7200}}, "/injection/tokenSeconds"),
@@ -103,6 +114,7 @@ def test_the_page_has_every_setting_with_its_default() -> None:
         ({"certificates": {"certManager": {"issuerRef": {"kind": "Cluster"}}}}, "/certificates/certManager/issuerRef/kind"),
         ({"networkPolicies": {"apiServers": ["10.0.0.1"]}}, "/networkPolicies/apiServers/0"),
         ({"networkPolicies": {"authzFrom": [{}]}}, "/networkPolicies/authzFrom/0"),
+        ({"networkPolicies": {"meshFrom": [{}]}}, "/networkPolicies/meshFrom/0"),
         ({"networkPolicies": {"metricsFrom": [{"podLabels": {}}]}}, "/networkPolicies/metricsFrom/0"),
         ({"images": {"prefix": "example.com/team"}}, "/images/prefix"),
         ({"images": {"pullPolicy": "always"}}, "/images/pullPolicy"),
@@ -129,6 +141,22 @@ def test_a_mistake_is_refused_by_its_key(helm: Helm, values: dict[str, Any], nam
             {"certificates.certManager.enabled": True},
             {"certificates.certManager.issuerRef.name": "hopgate"},
             "certificates.certManager.issuerRef.name",
+        ),
+        (
+            {"authz.mesh.enabled": True, "authz.mesh.envoys": [NAMED]},
+            {"authz.mesh.trustDomains": ["example.org"]},
+            "authz.mesh.trustDomains",
+        ),
+        ({"authz.mesh.enabled": True, "authz.mesh.trustDomains": ["example.org"]}, {"authz.mesh.envoys": [NAMED]}, "authz.mesh.envoys"),
+        (
+            {**MESH, "authz.mesh.envoys": [{"identity": "spiffe://example.org/gateway"}]},
+            {"authz.mesh.envoys": [{"identity": "spiffe://example.org/gateway", "namespaces": ["demo"]}]},
+            "expected namespaces for spiffe://example.org/gateway",
+        ),
+        (
+            {**MESH, "authz.mesh.envoys": [{**NAMED, "namespaces": ["*", "demo"]}]},
+            {"authz.mesh.envoys": [{**NAMED, "namespaces": ["*"]}]},
+            "got both",
         ),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
@@ -230,6 +258,34 @@ def test_governed_pods_reach_authz_by_what_they_are_labelled_with(helm: Helm) ->
     named = of_kind(helm.manifests(nested({"networkPolicies.apiServers": ["10.0.0.7/32"]})), "NetworkPolicy")
     [webhooks] = [each["spec"]["ingress"] for each in named if each["metadata"]["name"] == WEBHOOKS]
     assert webhooks[0]["from"] == [{"ipBlock": {"cidr": "10.0.0.7/32"}}]
+
+
+def test_a_mesh_is_answered_where_it_is_switched_on_alone(helm: Helm) -> None:
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "demo"}}}
+    gateway = {"identity": "spiffe://example.org/gateway", "namespaces": ["demo", "other"]}
+    given = {**MESH, "authz.mesh.envoys": [NAMED, gateway], "networkPolicies.meshFrom": [peer]}
+
+    def made(values: dict[str, Any]) -> tuple[list[str], list[str], list[Any]]:
+        manifests = {(each["kind"], each["metadata"]["name"]): each.get("spec", {}) for each in helm.manifests(nested(values))}
+        arguments = manifests["Deployment", "hopgate-authz"]["template"]["spec"]["containers"][0]["args"]
+        ports = [port["name"] for port in manifests["Service", "hopgate-authz"]["ports"]]
+        return [each for each in arguments if "mesh" in each], ports, manifests["NetworkPolicy", "hopgate-authz"]["ingress"][1:]
+
+    arguments, ports, rules = made(given)
+    assert arguments == [
+        "--mesh-listen=[::]:8444",
+        "--mesh-authorities=/etc/hopgate/mesh/authorities.pem",
+        "--mesh-trust-domain=example.org",
+        "--mesh-trust-domain=second.example",
+        "--mesh-envoy=spiffe://example.org/ns/demo/sa/tickets",
+        "--mesh-envoy=spiffe://example.org/gateway=demo,other",
+    ]
+    assert "mesh" in ports
+    assert rules == [{"ports": [{"port": "mesh", "protocol": "TCP"}], "from": [peer]}]
+    assert made({**given, "networkPolicies.meshFrom": []})[2] == []
+    for off in ({**given, "authz.mesh.enabled": False}, {"networkPolicies.meshFrom": [peer]}):
+        arguments, ports, rules = made(off)
+        assert (arguments, "mesh" in ports, rules) == ([], False, [])
 
 
 def test_the_policy_on_the_gates_containers_names_them_all(helm: Helm) -> None:

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster import pairs
-from tests.cluster.api_server import ApiServer, eventually
+from tests.cluster import foreign_definitions, pairs
+from tests.cluster.api_server import ApiServer
 from tests.cluster.helm import NAMESPACE, Helm, as_list, of_kind
 from tests.cluster.values import TABLE, nested, sensible
 
 ROWS = pairs.rows(TABLE, sensible)
-
-# What the chart uses of cert-manager's kind (cert-manager.io/v1); the server is strict about everything else.
-_ISSUER = {"name": {"type": "string", "minLength": 1}, "kind": {"type": "string"}, "group": {"type": "string"}}
-_KEY = {
-    "algorithm": {"type": "string", "enum": ["RSA", "ECDSA", "Ed25519"]},
-    "size": {"type": "integer"},
-    "rotationPolicy": {"type": "string", "enum": ["Never", "Always"]},
-}
-_CERTIFICATE = {
-    "secretName": {"type": "string"},
-    "dnsNames": {"type": "array", "items": {"type": "string"}},
-    "usages": {"type": "array", "items": {"type": "string", "enum": ["server auth", "digital signature", "key encipherment"]}},
-    "issuerRef": {"type": "object", "required": ["name"], "properties": _ISSUER},
-    "privateKey": {"type": "object", "properties": _KEY},
-}
-CERTIFICATES = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": "certificates.cert-manager.io",
-    },
-    "spec": {
-        "group": "cert-manager.io",
-        "names": {"kind": "Certificate", "plural": "certificates"},
-        "scope": "Namespaced",
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {"type": "object", "required": ["secretName", "issuerRef"], "properties": _CERTIFICATE},
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +21,7 @@ def server(cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with ApiServer(cluster_binaries, tmp_path_factory.mktemp("cluster") / "server") as running:
         for name in (NAMESPACE, "demo"):
             running.kubectl("create", "namespace", name)
-        running.kubectl("apply", "-f", "-", stdin=json.dumps(CERTIFICATES))
-        eventually(lambda: "certificates" in running.kubectl("api-resources", "--api-group=cert-manager.io"), "certificates are served")
+        running.install(foreign_definitions.find())
         yield running
 
 

@@ -37,6 +37,16 @@ from tokenmint import authority
 
 DEADLINE_SECONDS = 60.0
 WORLD = Path(__file__).parent.parent / "world" / "resources.yaml"
+UNREACHABLE = json.dumps(
+    {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,18 +184,7 @@ async def test_the_process_serves_a_cluster_and_ends_in_order(own_api_server: Ap
 def test_says_what_keeps_it_from_starting(tmp_path: Path, missing: str, code: str) -> None:
     mounted = Mounted(tmp_path / "tls")
     kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
-                "users": [{"name": "u", "user": {}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "x",
-            }
-        )
-    )
+    kubeconfig.write_text(UNREACHABLE)
     given = {
         "kubeconfig": kubeconfig,
         "certificate": mounted.certificate,
@@ -215,4 +214,44 @@ def test_says_what_keeps_it_from_starting(tmp_path: Path, missing: str, code: st
     assert ended.returncode == 1
     assert code in ended.stderr
     assert "nowhere" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+MESH = {
+    "--mesh-listen": "127.0.0.1:0",
+    "--mesh-authorities": "authorities.pem",
+    "--mesh-trust-domain": "example.org",
+    "--mesh-envoy": "spiffe://example.org/ns/demo/sa/tickets",
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([f"{name}={value}" for name, value in MESH.items() if name != "--mesh-envoy"], "none of --mesh-envoy"),
+        ([f"{name}={value}" for name, value in MESH.items() if name != "--mesh-authorities"], "none of --mesh-authorities"),
+        ([*(f"{name}={value}" for name, value in MESH.items()), "--mesh-envoy=spiffe://example.org/gateway"], "=NAMESPACE"),
+        ([*(f"{name}={value}" for name, value in MESH.items()), f"--mesh-envoy={MESH['--mesh-envoy']}=*"], "several times"),
+        ([*(f"{name}={value}" for name, value in MESH.items()), "--mesh-trust-domain=Example.org"], "trust domain"),
+        ([f"{name}={value}" for name, value in MESH.items()], "authorities.pem"),
+    ],
+    ids=["no Envoy", "no authorities", "no namespace", "an Envoy twice", "no trust domain", "no such file"],
+)
+def test_half_a_mesh_is_refused(tmp_path: Path, more: list[str], said: str) -> None:
+    mounted = Mounted(tmp_path / "tls")
+    (tmp_path / "kubeconfig").write_text(UNREACHABLE)
+    needed = {"namespace": "hopgate", "pod": "authz-1", "pod-uid": "u", "service-account": "hopgate-authz", "spool": tmp_path / "spool"}
+    files = {"kubeconfig": tmp_path / "kubeconfig", "certificate": mounted.certificate, "private-key": mounted.private_key}
+    addresses = dict.fromkeys(("listen", "health", "resolver"), "127.0.0.1:0")
+    arguments = [f"--{name}={value}" for name, value in {**needed, **files, **addresses}.items()]
+    ended = subprocess.run(
+        [sys.executable, "-m", "authz", "cluster", *arguments, *more],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert said in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -8,6 +8,12 @@ from typing import Any
 _LIMITED = {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "1Gi"}}
 _PEERS = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}, {"ipBlock": {"cidr": "10.1.0.0/16"}}]
 
+_ENVOYS = [
+    {"identity": "spiffe://cluster.local/ns/demo/sa/tickets"},
+    {"identity": "spiffe://cluster.local/ns/gateways/sa/eg", "namespaces": ["demo", "default"]},
+    {"identity": "spiffe://example.org/gateway", "namespaces": ["*"]},
+]
+
 
 def _component(name: str) -> dict[str, Sequence[Any]]:
     return {
@@ -35,6 +41,11 @@ TABLE: Mapping[str, Sequence[Any]] = {
     "authz.tokenIssuer": ("https://kubernetes.default.svc", "https://oidc.example.com/id/1"),
     **_component("authz"),
     **_spool("authz"),
+    "authz.mesh.enabled": (False, True),
+    "authz.mesh.trustDomains": (["cluster.local"], []),
+    "authz.mesh.envoys": (_ENVOYS, []),
+    "authz.mesh.authorities.configMap": ("istio-ca-root-cert", "gateways"),
+    "authz.mesh.authorities.key": ("root-cert.pem", "ca.crt"),
     "injection.proxyUser": (1337, 4000),
     "injection.refuseUnknownUsers": (False, True),
     "injection.tokenSeconds": (3600, 600),
@@ -52,6 +63,7 @@ TABLE: Mapping[str, Sequence[Any]] = {
     "networkPolicies.enabled": (True, False),
     "networkPolicies.apiServers": ([], ["10.0.0.7/32", "fd00::7/128"]),
     "networkPolicies.authzFrom": ([], _PEERS),
+    "networkPolicies.meshFrom": ([], _PEERS),
     "networkPolicies.metricsFrom": ([], _PEERS),
     "images.prefix": ("", "example.com/team/"),
     "images.tag": ("", "1.2.3"),
@@ -73,6 +85,8 @@ def sensible(values: Mapping[str, Any]) -> bool:
     if values.get("injection.enabled") is True and values.get("controller.enabled") is False:
         return False
     if values.get("certificates.certManager.enabled") and values.get("certificates.certManager.issuerRef.name") == "":
+        return False
+    if values.get("authz.mesh.enabled") and [] in (values.get("authz.mesh.trustDomains"), values.get("authz.mesh.envoys")):
         return False
     return not any(
         values.get(f"{name}.spool.type") == "Claim" and values.get(f"{name}.spool.claimName") == "" for name in ("authz", "webhooks")

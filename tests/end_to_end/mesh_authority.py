@@ -12,10 +12,11 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """`ca.pem`, and for each name that is issued a certificate and a key, in one folder."""
+    """`ca.pem`, and for each certificate that is issued it and its key, in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        folder.mkdir(exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mesh CA")])
         authority = self._builder(self._name, self._key.public_key()).add_extension(
@@ -23,13 +24,18 @@ class Authority:
         )
         self._write("ca", authority)
 
-    def issue(self, file: str, name: x509.GeneralName) -> tuple[str, str]:
-        """The paths of a certificate whose one name is `name`, and of its key."""
+    @property
+    def bundle(self) -> Path:
+        """Whom to trust."""
+        return self._folder / "ca.pem"
+
+    def issue(self, file: str, *names: x509.GeneralName) -> tuple[str, str]:
+        """The paths of a certificate that has these names, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         (self._folder / f"{file}.key").write_bytes(pem)
-        names = x509.SubjectAlternativeName([name])
-        self._write(file, self._builder(x509.Name([]), key.public_key()).add_extension(names, critical=True))
+        own = self._builder(x509.Name([]), key.public_key())
+        self._write(file, own.add_extension(x509.SubjectAlternativeName(names), critical=True))
         return str(self._folder / f"{file}.pem"), str(self._folder / f"{file}.key")
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

@@ -56,6 +56,7 @@ def test_every_connection_of_a_program_is_seen_once_and_went_through_the_gate(wo
     assert {(flow["phase"], flow["agent"], flow["attribution"], flow["verdict"], flow["reason"]) for flow in made.values()} == {
         ("Ended", "demo/planner", "Cgroup", "ThroughGate", "AcceptedByGate")
     }
+    assert {flow["name"] for flow in made.values()} == {"raw.demo.svc"}  # as the gate's resolver answered
     assert {flow["went"] for flow in made.values()} == {"127.0.0.1:15001"}
     assert {flow["sent_bytes"] for flow in made.values()} == {len(REQUEST)}
     # The decisions know them by the same addresses.

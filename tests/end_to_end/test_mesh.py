@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
-import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,12 +12,10 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from hopgate.local import envoy_process
-from hopgate.manifests import document
-from hopgate.proxy import bootstrap
-from tests.authz.requests import tool_call
-from tests.end_to_end.gates import DEADLINE_SECONDS, HOPGATE, Gate, environment, wait
+from tests.end_to_end import mesh_envoy
+from tests.end_to_end.gates import HOPGATE, Gate, environment
 from tests.end_to_end.mesh_authority import Authority
+from tests.end_to_end.mesh_envoy import OwnEnvoy
 from tests.end_to_end.upstreams import Upstream
 
 pytestmark = [pytest.mark.root, pytest.mark.envoy]
@@ -71,28 +65,15 @@ spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """A gate, an Envoy that asks it, an upstream behind that Envoy, and who there is."""
+    """A gate, an Envoy that asks it, and an upstream behind that Envoy."""
 
     gate: Gate
-    port: int
+    envoy: OwnEnvoy
     upstream: Upstream
-    folder: Path
-    people: dict[str, tuple[str, str]]
 
     def call(self, who: str, tool: str = "search", *, host: str = HOST, path: str = "/mcp", **headers: str) -> tuple[int, dict[str, Any]]:
         """The status and the JSON that `who` gets for one tool call."""
-        context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
-        context.load_cert_chain(*self.people[who])
-        context.check_hostname = False
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS, context=context)
-        try:
-            named = {"host": host, "content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
-            connection.request("POST", path, json.dumps(tool_call(tool, {})), named)
-            response = connection.getresponse()
-            body = response.read()
-            return response.status, json.loads(body) if body.startswith(b"{") else {}
-        finally:
-            connection.close()
+        return self.envoy.call(who, tool, host=host, path=path, **headers)
 
     def reason(self) -> tuple[str, str, str]:
         """Direction, caller and reason of the last decision."""
@@ -100,51 +81,7 @@ class Mesh:
         return record["direction"], record["caller"], record["reason"]
 
 
-def bootstrap_of_somebody(port: int, upstream: int, folder: Path, printed: dict[str, Any]) -> dict[str, Any]:
-    """An Envoy's own listener with mutual TLS, route and cluster, with what was printed in its places."""
-    types = "type.googleapis.com/envoy.extensions"
-    pair = {"certificate_chain": {"filename": str(folder / "envoy.pem")}, "private_key": {"filename": str(folder / "envoy.key")}}
-    tls = {
-        "@type": f"{types}.transport_sockets.tls.v3.DownstreamTlsContext",
-        "require_client_certificate": True,
-        "common_tls_context": {"tls_certificates": [pair], "validation_context": {"trusted_ca": {"filename": str(folder / "ca.pem")}}},
-    }
-    router = {"name": "router", "typed_config": {"@type": f"{types}.filters.http.router.v3.Router"}}
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "tools"}, **printed.get("route", {})}
-    manager = {
-        "@type": f"{types}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "own",
-        **printed["http_connection_manager"],
-        "http_filters": [*printed["http_filters"], router],
-        "route_config": {"virtual_hosts": [{"name": "tools", "domains": ["*"], "routes": [route]}]},
-    }
-    chain = {"transport_socket": {"name": "tls", "typed_config": tls}, "filters": [{"name": "http", "typed_config": manager}]}
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": upstream}}}}
-    own = {"name": "tools", "type": "STATIC", "load_assignment": {"cluster_name": "tools", "endpoints": [{"lb_endpoints": [endpoint]}]}}
-    return {
-        "static_resources": {
-            "listeners": [{"name": "own", "address": address, "filter_chains": [chain]}],
-            "clusters": [own, *printed["clusters"]],
-            "secrets": printed["secrets"],
-        }
-    }
-
-
-def print_config(gate: Gate, *options: str) -> dict[str, Any]:
-    """What the command prints, read back; as YAML and as JSON it is the same."""
-    command = (HOPGATE, "envoy", "config", "--data", str(gate.data), *options)
-    texts = [
-        subprocess.run((*command, *form), capture_output=True, text=True, check=True, env=environment()).stdout
-        for form in ((), ("--json",))
-    ]
-    [shown] = document.read(texts[0].encode()).documents
-    assert shown.value == json.loads(texts[1])
-    return dict(json.loads(texts[1]))
-
-
 def start(folder: Path, stack: ExitStack, *options: str) -> Mesh:
-    folder.mkdir(exist_ok=True)
     authority = Authority(folder)
     authority.issue("envoy", x509.DNSName(HOST))
     names: dict[str, x509.GeneralName] = {
@@ -159,23 +96,8 @@ def start(folder: Path, stack: ExitStack, *options: str) -> Mesh:
     gate = Gate(folder, {"all.yaml": MANIFESTS}, "--mesh-trust-domain", "example.org")
     stack.callback(gate.stop)
     gate.start()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    configuration = json.dumps(bootstrap_of_somebody(port, upstream.port, folder, print_config(gate, *options)))
-    bootstrap.check(configuration.encode())
-    (folder / "own.json").write_text(configuration)
-    command = (str(envoy_process.find()), "--config-path", str(folder / "own.json"), "--disable-hot-restart", "--concurrency", "1")
-    with (folder / "own.log").open("wb") as log:
-        envoy = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    stack.callback(envoy.wait, DEADLINE_SECONDS)
-    stack.callback(envoy.terminate)
-
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    wait(listens, "the Envoy listens")
-    return Mesh(gate=gate, port=port, upstream=upstream, folder=folder, people=people)
+    printed = mesh_envoy.print_config("--data", str(gate.data), *options)
+    return Mesh(gate=gate, envoy=mesh_envoy.run(folder, upstream.port, printed, people, stack), upstream=upstream)
 
 
 @pytest.fixture(scope="module")

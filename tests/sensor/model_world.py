@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Self, cast
 
@@ -117,6 +117,18 @@ class ModelWorld:
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **trust, **(environment or {})},
         )
+
+    @contextlib.asynccontextmanager
+    async def calling(self, *command: str, environment: dict[str, str] | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A program that waits for its answer while the block lasts, so that a slow machine can look at it too, and must end well then."""
+        self.answering.clear()
+        started = await self.start(*command, environment=environment)
+        try:
+            yield started
+        finally:
+            self.answering.set()
+            printed, _ = await asyncio.wait_for(started.communicate(), 60)
+        assert started.returncode == 0, (command, printed)
 
     async def run_python(self, script: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
         """Run a script of the folder with this interpreter."""

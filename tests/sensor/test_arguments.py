@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sensor import arguments
@@ -54,7 +54,6 @@ def test_a_long_line_is_cut() -> None:
 _WORD = st.one_of(st.text(min_size=1, max_size=40), st.sampled_from(["-c", "-m", "--key", "--", "-", "-x", "agent.py", "--a=b"]))
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["/usr/bin/python3", "/usr/bin/node", "/bin/sh", "/opt/agent"]),
     st.lists(_WORD, max_size=8),

@@ -56,6 +56,15 @@ SCRIPTS = {
         "print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], data=b'{}', headers=headers)).status)\n"
     ),
     "again.py": "import sys, urllib.request\nfor _ in range(7):\n    urllib.request.urlopen(sys.argv[1])\n",
+    "quic.py": (
+        "import asyncio, sys\n"
+        "from aioquic.asyncio.client import connect\n"
+        "from aioquic.quic.configuration import QuicConfiguration\n"
+        "async def main():\n"
+        "    async with connect('127.0.0.1', 443, configuration=QuicConfiguration(alpn_protocols=['h3'], server_name=sys.argv[1])):\n"
+        "        pass\n"
+        "asyncio.run(main())\n"
+    ),
     "call.js": "require('https').get(process.argv[2], (answer) => { answer.resume(); });\n",
 }
 
@@ -146,8 +155,8 @@ def kinds(found: dict[str, Any]) -> set[str]:
 
 
 async def test_the_openai_sdk_is_named_with_program_user_and_reason_within_five_seconds(world: ModelWorld, discover: Discover) -> None:
-    assert await world.run_python("sdk.py", environment={"OPENAI_API_KEY": SECRET}) == "hello\n"
-    found = await discover.until(lambda: discover.of("python3.11 sdk.py", "api.openai.com"))
+    async with world.calling(sys.executable, "sdk.py", environment={"OPENAI_API_KEY": SECRET}):
+        found = await discover.until(lambda: discover.of("python3.11 sdk.py", "api.openai.com"))
     assert (found["kind"], found["likelihood"]) == ("Shadow", "very likely")
     assert (found["user"], found["user_name"], found["program"]) == (0, "root", INTERPRETER)
     assert {"ModelHandshake", "SdkInUse", "ProviderKey", "ModelName"} <= kinds(found)
@@ -159,24 +168,19 @@ async def test_the_openai_sdk_is_named_with_program_user_and_reason_within_five_
 async def test_a_program_without_an_sdk_is_an_agent_by_its_call_and_none_by_another(world: ModelWorld, discover: Discover) -> None:
     await world.run_python("plain.py", "https://www.example.com/", environment={"OPENAI_API_KEY": SECRET})
     await world.run("node", "call.js", "https://www.example.com/")
-    await world.run("node", "call.js", "https://api.anthropic.com/")
-    found = await discover.until(lambda: discover.of("node call.js", "api.anthropic.com"))
+    async with world.calling("node", "call.js", "https://api.anthropic.com/"):
+        found = await discover.until(lambda: discover.of("node call.js", "api.anthropic.com"))
     assert (found["kind"], found["program"]) == ("Shadow", NODE)
     assert discover.of("python3.11 plain.py") is None
-    await world.run_python("plain.py", "https://api.openai.com/v1/models")
-    found = await discover.until(lambda: discover.of("python3.11 plain.py", "api.openai.com"))
+    async with world.calling(sys.executable, "plain.py", "https://api.openai.com/v1/models"):
+        found = await discover.until(lambda: discover.of("python3.11 plain.py", "api.openai.com"))
     assert (found["kind"], found["likelihood"]) == ("Shadow", "possible")
 
 
 async def test_curl_once_is_no_agent_and_with_a_key_it_is(world: ModelWorld, discover: Discover) -> None:
     for environment, expected in ({}, ("Nothing", "unlikely")), ({"OPENAI_API_KEY": SECRET}, ("Shadow", "possible")):
-        world.answering.clear()
-        calling = await world.start("curl", "-sS", "-H", f"x: {SECRET}", "https://api.openai.com/", environment=environment)
-        found = await discover.until(
-            lambda: (found := discover.of("curl", "api.openai.com")) and found["pid"] == calling.pid and found  # noqa: B023 - called here
-        )
-        world.answering.set()
-        await asyncio.wait_for(calling.communicate(), 20)
+        async with world.calling("curl", "-sS", "-H", f"x: {SECRET}", "https://api.openai.com/", environment=environment) as calling:
+            found = await discover.until(lambda: (found := discover.of("curl", "api.openai.com")) and found["pid"] == calling.pid and found)
         assert (found["kind"], found["likelihood"]) == expected
         assert found["command"] == "curl -s… -H …"
     await discover.end()
@@ -184,7 +188,8 @@ async def test_curl_once_is_no_agent_and_with_a_key_it_is(world: ModelWorld, dis
 
 
 async def test_seven_connections_of_one_program_are_one_line_with_their_number(world: ModelWorld, discover: Discover) -> None:
-    await world.run_python("again.py", "https://api.anthropic.com/v1/messages")
+    async with world.calling(sys.executable, "again.py", "https://api.anthropic.com/v1/messages"):
+        await discover.until(lambda: discover.of("python3.11 again.py", "api.anthropic.com"))
     found = await discover.until(
         lambda: (found := discover.of("python3.11 again.py", "api.anthropic.com")) and found["connections"] == 7 and found, 15
     )
@@ -207,18 +212,19 @@ def container() -> Iterator[Path]:
 
 async def test_a_container_is_told_apart_from_the_same_program_outside(world: ModelWorld, discover: Discover, container: Path) -> None:
     inside = ("sh", "-c", 'echo 0 > "$1" && shift && exec "$@"', "sh", str(container / "cgroup.procs"))
-    await world.run(*inside, sys.executable, "plain.py", "https://api.openai.com/v1/models")
-    found = await discover.until(lambda: discover.of("python3.11 plain.py", "api.openai.com"))
+    async with world.calling(*inside, sys.executable, "plain.py", "https://api.openai.com/v1/models"):
+        found = await discover.until(lambda: discover.of("python3.11 plain.py", "api.openai.com"))
     number = container.name.removeprefix("docker-").removesuffix(".scope")
     assert (found["container"], found["runtime"], found["cgroup"]) == (number, "docker", f"/{container.name}")
     assert "Unattended" in kinds(found)
     assert found["user_name"] == ""
-    await world.run_python("plain.py", "https://api.openai.com/v1/models")
-    outside = await discover.until(
-        lambda: next(
-            (seen for seen in discover.latest.values() if seen["command"].startswith("python3.11 plain.py") and not seen["container"]), None
+    async with world.calling(sys.executable, "plain.py", "https://api.openai.com/v1/models"):
+        outside = await discover.until(
+            lambda: [
+                seen for seen in discover.latest.values() if seen["command"].startswith("python3.11 plain.py") and not seen["container"]
+            ]
         )
-    )
+    outside = outside[0]
     assert outside["id"] != found["id"]
     assert "Unattended" not in kinds(outside)
 
@@ -230,10 +236,10 @@ async def test_on_a_terminal_there_is_a_table_and_elsewhere_a_line_without_colou
     assert started.stdout is not None
     while b"watching" not in await asyncio.wait_for(started.stderr.readline(), 20):
         pass
-    await world.run_python("sdk.py", environment={"OPENAI_API_KEY": SECRET})
     line = b""
-    while b"sdk.py" not in line or b"talks to" not in line:
-        line = await asyncio.wait_for(started.stdout.readline(), NAMED_SECONDS)
+    async with world.calling(sys.executable, "sdk.py", environment={"OPENAI_API_KEY": SECRET}):
+        while b"sdk.py" not in line or b"talks to" not in line:
+            line = await asyncio.wait_for(started.stdout.readline(), NAMED_SECONDS)
     assert b"\x1b" not in line
     assert b"very likely: python3.11 sdk.py (root, process" in line
     started.send_signal(signal.SIGTERM)
@@ -288,12 +294,26 @@ async def test_calls_in_clear_and_their_neighbours(
 ) -> None:
     (world.folder / "other.py").write_text(SCRIPTS["post.py"], encoding="utf-8")
     await world.run_python("other.py", neighbour[0], *neighbour[1])
-    await world.run_python("post.py", url, *headers)
-    found = await discover.until(lambda: discover.of("python3.11 post.py"))
+    async with world.calling(sys.executable, "post.py", url, *headers):
+        found = await discover.until(lambda: discover.of("python3.11 post.py"))
     assert found["kind"] == "Shadow"
     assert kind in kinds(found)
     assert [place["host"] for place in found["reached"]] == [url.split("/")[2]]
     assert discover.of("python3.11 other.py") is None
+
+
+async def test_a_hello_inside_of_quic_and_one_to_elsewhere(world: ModelWorld, discover: Discover) -> None:
+    """Nobody answers: the hello alone says it."""
+    (world.folder / "elsewhere.py").write_text(SCRIPTS["quic.py"], encoding="utf-8")
+    elsewhere = await world.start(sys.executable, "elsewhere.py", "www.example.com")
+    calling = await world.start(sys.executable, "quic.py", "api.openai.com")
+    found = await discover.until(lambda: discover.of("python3.11 quic.py", "api.openai.com"), 10)
+    assert (found["kind"], found["pid"]) == ("Shadow", calling.pid)
+    assert "ModelHandshake" in kinds(found)
+    assert discover.of("python3.11 elsewhere.py") is None
+    for process in (calling, elsewhere):
+        process.kill()
+        await process.communicate()
 
 
 async def test_a_tunnel_through_a_proxy_and_one_to_elsewhere(world: ModelWorld, discover: Discover) -> None:
@@ -302,8 +322,8 @@ async def test_a_tunnel_through_a_proxy_and_one_to_elsewhere(world: ModelWorld, 
         (world.folder / name).write_text(text, encoding="utf-8")
     proxy = {"https_proxy": f"http://127.0.0.1:{PROXY_PORT}"}
     await world.run_python("elsewhere.py", "https://www.example.com/", environment=proxy)
-    await world.run_python("tunnel.py", "https://api.openai.com/v1/models", environment=proxy)
-    found = await discover.until(lambda: discover.of("python3.11 tunnel.py"))
+    async with world.calling(sys.executable, "tunnel.py", "https://api.openai.com/v1/models", environment=proxy):
+        found = await discover.until(lambda: discover.of("python3.11 tunnel.py"))
     assert "ModelByProxy" in kinds(found)
     assert [place["host"] for place in found["reached"]] == ["api.openai.com"]
     assert discover.of("python3.11 elsewhere.py") is None
@@ -317,8 +337,8 @@ async def test_a_name_of_ones_own_is_a_model_when_a_file_says_so(world: ModelWor
     )
     running = Discover(started)
     await running.until(lambda: any("watching" in line for line in running.errors), 20)
-    await world.run_python("plain.py", "https://www.example.com/")
-    found = await running.until(lambda: running.of("python3.11 plain.py", "www.example.com"))
+    async with world.calling(sys.executable, "plain.py", "https://www.example.com/"):
+        found = await running.until(lambda: running.of("python3.11 plain.py", "www.example.com"))
     assert found["reached"][0]["provider"] == "Ours"
     await running.end()
 
@@ -347,6 +367,26 @@ async def test_what_runs_already_and_what_it_holds_open_is_told(world: ModelWorl
     assert (own["kind"], own["pid"]) == ("Shadow", agent.pid)
     assert [place["host"] for place in own["reached"]] == [f"127.0.0.1:{PLAIN_PORT}"]
     assert SECRET.encode() not in printed + errors
+
+
+async def test_without_objects_bcc_is_tried_and_what_it_prints_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text("import jiter, sys; print('ready', flush=True); sys.stdin.read()", encoding="utf-8")
+    environment = {**os.environ, "OPENAI_API_KEY": SECRET, "HOPGATE_BPF_OBJECT": str(tmp_path / "none.o")}
+    pipe = asyncio.subprocess.PIPE
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "agent.py", cwd=tmp_path, env=environment, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert agent.stdout is not None
+    assert await agent.stdout.readline() == b"ready\n"
+    started = await asyncio.create_subprocess_exec(*COMMAND, "--json", "--duration", "0", env=environment, stdout=pipe, stderr=pipe)
+    printed, errors = await asyncio.wait_for(started.communicate(), 60)
+    agent.kill()
+    await agent.wait()
+    found = [json.loads(line) for line in printed.splitlines()]
+    assert [seen["kind"] for seen in found if seen["pid"] == agent.pid] == ["Shadow"]
+    by_bcc = b"loaded by bcc" in errors
+    assert started.returncode == (1 if by_bcc else 3)
+    assert by_bcc or (b"calls are not watched: " in errors and b"to mend it: " in errors and b"what still works: " in errors)
 
 
 async def test_the_first_line_comes_at_once() -> None:

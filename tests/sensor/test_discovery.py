@@ -13,8 +13,13 @@ from sensor import containers, data, discovery
 from sensor.arguments import CommandLine
 from sensor.classify import Likelihood, SightingClass
 from sensor.discovery import Discovery
-from sensor.events import TCP, Endpoint, Event, Kind, Operation, Payload
+from sensor.events import TCP, Endpoint, Event, Operation
 from sensor.evidence import EvidenceKind
+from sensor.handshakes import http_head
+from sensor.handshakes.client_hello import Ech, NameState
+from sensor.handshakes.dns_answer import Address, DnsAnswer
+from sensor.handshakes.names import Names
+from sensor.handshakes.seen import Answer, Hello, Origin, Request
 from sensor.processes import Process
 from sensor.providers import Providers
 from sensor.sightings import Sighting
@@ -52,6 +57,19 @@ def known() -> Providers:
     return data.built_in()
 
 
+def hello(origin: Origin, name: str = "api.openai.com", ja4: str = SDK_JA4) -> Hello:
+    return Hello(
+        origin=origin,
+        server_name=name,
+        name_state=NameState.HOST_NAME,
+        alpn=(),
+        supported_versions=(),
+        ja4=ja4,
+        ech=Ech.ABSENT,
+        quic=False,
+    )
+
+
 class Machine:
     """Processes and cgroups of a machine, and what its kernel tells."""
 
@@ -59,10 +77,15 @@ class Machine:
         self.processes: dict[int, Process] = {}
         self.cgroups: dict[int, str] = {1: "/"}
         self.reads = 0
+        self.names = Names()
         self.now_ns = 100 * SECOND
         self._cookies = itertools.count(1)
         self.discovery = Discovery(
-            providers=known, read_process=self._read, cgroup_path=lambda number: self.cgroups.get(number, ""), wall_ns=lambda at: at
+            providers=known,
+            read_process=self._read,
+            cgroup_path=lambda number: self.cgroups.get(number, ""),
+            names_of=self.names.of,
+            wall_ns=lambda at: at,
         )
 
     def _read(self, number: int, started_ns: int) -> Process | None:
@@ -93,11 +116,11 @@ class Machine:
         self.discovery.add_event(made)
         return made
 
-    def payload(self, event: Event) -> Payload:
-        return Payload(kind=Kind.TLS, time_ns=self.now_ns, data=b"", cookie=event.cookie, cgroup_id=event.cgroup_id, remote=event.remote)
+    def origin(self, event: Event) -> Origin:
+        return Origin(cookie=event.cookie, cgroup_id=event.cgroup_id, process=0, remote=event.remote, time_ns=self.now_ns)
 
     def hello(self, event: Event, name: str = "api.openai.com", ja4: str = SDK_JA4) -> None:
-        self.discovery.add_hello(self.payload(event), name, ja4)
+        self.discovery.add_seen(hello(self.origin(event), name, ja4))
 
     def call(self, number: int = 7, name: str = "api.openai.com", **fields: object) -> None:
         self.hello(self.connect(number, **fields), name)  # type: ignore[arg-type]  # handed on as they are
@@ -200,13 +223,13 @@ def test_a_process_id_that_is_used_again_is_not_described(machine: Machine) -> N
 
 
 def test_nobody_known_is_unattributable(machine: Machine) -> None:
-    machine.discovery.add_hello(Payload(kind=Kind.TLS, time_ns=1, data=b"", cookie=99, cgroup_id=1), "api.openai.com", SDK_JA4)
+    machine.discovery.add_seen(hello(Origin(cookie=99, cgroup_id=1, process=0, remote=None, time_ns=1)))
     assert machine.only().kind is SightingClass.UNATTRIBUTABLE
 
 
 def test_a_container_alone_is_known(machine: Machine) -> None:
     machine.cgroups[5] = CONTAINER
-    machine.discovery.add_hello(Payload(kind=Kind.TLS, time_ns=1, data=b"", cookie=99, cgroup_id=5), "api.openai.com", SDK_JA4)
+    machine.discovery.add_seen(hello(Origin(cookie=99, cgroup_id=5, process=0, remote=None, time_ns=1)))
     assert machine.only().kind is SightingClass.SHADOW
 
 
@@ -293,8 +316,14 @@ def test_who_is_told_of_later_counts_for_what_was_seen_before(machine: Machine) 
     assert {seen.process: seen.agent for seen in machine.discovery.sightings()} == {7: "demo/planner", 9: ""}
 
 
-def answer(machine: Machine, event: Event, name: str, *addresses: str) -> None:
-    machine.discovery.add_answer(machine.payload(event), name, addresses)
+def answer(machine: Machine, event: Event, name: str, address: str) -> None:
+    found = DnsAnswer(name=name, aliases=(), addresses=(Address(ip=ip_address(address), ttl=60),), exists=True, whole=True)
+    machine.names.learn(event.cgroup_id, found, machine.now_ns)
+    machine.discovery.add_seen(Answer(origin=machine.origin(event), answer=found))
+
+
+def ask(machine: Machine, event: Event, text: str) -> None:
+    machine.discovery.add_seen(Request(origin=machine.origin(event), head=http_head.read(text.replace("\n", "\r\n").encode())))
 
 
 def establish(machine: Machine, event: Event) -> None:
@@ -327,16 +356,16 @@ def test_a_lookup_alone_is_no_agent_and_another_name_is_nothing(machine: Machine
 def test_a_request_in_clear(machine: Machine) -> None:
     machine.run(process(7))
     event = machine.connect(7, remote="127.0.0.1", port=11434)
-    machine.discovery.add_request(machine.payload(event), "GET", "/", {"host": "127.0.0.1:11434"})
+    ask(machine, event, "GET / HTTP/1.1\nhost: 127.0.0.1:11434\n\n")
     assert machine.discovery.sightings() == []
-    machine.discovery.add_request(machine.payload(event), "POST", "/api/chat", {"host": "127.0.0.1:11434"})
+    ask(machine, event, "POST /api/chat HTTP/1.1\nhost: 127.0.0.1:11434\n\n")
     assert [place.host for place in machine.only().reached] == ["127.0.0.1:11434"]
     assert machine.only().kind is SightingClass.SHADOW
 
 
 def test_a_tunnel_is_to_the_model_not_to_the_proxy(machine: Machine) -> None:
     machine.run(process(7))
-    machine.discovery.add_request(machine.payload(machine.connect(7, port=3128)), "CONNECT", "api.openai.com:443", {})
+    ask(machine, machine.connect(7, port=3128), "CONNECT api.openai.com:443 HTTP/1.1\n\n")
     assert [place.host for place in machine.only().reached] == ["api.openai.com"]
 
 

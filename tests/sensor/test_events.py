@@ -70,9 +70,11 @@ def test_an_event_is_read_field_by_field() -> None:
         (({8}, set(), set()), [0, 2]),
     ],
 )
-def test_only_events_that_are_wanted_are_read(wanted: tuple[set[int], set[int], set[object]], read: list[int]) -> None:
+@pytest.mark.parametrize("head", [b"", b"12345678"], ids=["alone", "behind a head"])
+def test_only_events_that_are_wanted_are_read(wanted: tuple[set[int], set[int], set[object]], read: list[int], head: bytes) -> None:
     region = b"".join(
-        (
+        head + event
+        for event in (
             _event(cookie=9, cgroup_id=1, netns_cookie=1),
             _event(cookie=0, cgroup_id=8, netns_cookie=1),
             _event(),
@@ -82,9 +84,9 @@ def test_only_events_that_are_wanted_are_read(wanted: tuple[set[int], set[int], 
         )
     )
     cgroups, namespaces, cookies = wanted
-    found = events.read_events(region, events.Wanted(cgroups=cgroups, namespaces=namespaces, cookies=cookies))
+    found = events.read_events(region, events.Wanted(cgroups=cgroups, namespaces=namespaces, cookies=cookies), head_bytes=len(head))
     assert [event.cookie for event in found] == read
-    assert len(list(events.read_events(region))) == 6
+    assert [event.cgroup_id for event in events.read_events(region, head_bytes=len(head))] == [1, 8, 3, 8, 1, 3]
 
 
 def test_a_command_that_is_no_text_is_still_told() -> None:

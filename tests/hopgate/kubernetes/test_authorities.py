@@ -65,7 +65,7 @@ def lived(use: Use, waits: list[int], spoilt: frozenset[int]) -> History:
     raise AssertionError
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(gaps, spoilt)
 def test_what_authz_serves_is_trusted_by_every_sidecar_at_each_moment(waits: list[int], changed: frozenset[int]) -> None:
     """Whether the process or the sidecar has followed already, or not yet; the Secret is written before the ConfigMaps."""
@@ -80,7 +80,7 @@ def test_what_authz_serves_is_trusted_by_every_sidecar_at_each_moment(waits: lis
     assert len({look.kept.authority[0] for look in history.looks}) > 2
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(gaps, spoilt)
 def test_what_programs_are_shown_is_trusted_by_those_that_started_half_a_year_ago(waits: list[int], changed: frozenset[int]) -> None:
     history = lived(OPEN_TLS, waits, changed)
@@ -99,7 +99,7 @@ def test_what_programs_are_shown_is_trusted_by_those_that_started_half_a_year_ag
 
 
 @pytest.mark.parametrize("use", [AUTHZ, OPEN_TLS], ids=["authz", "open TLS"])
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(waits=gaps, changed=spoilt)
 def test_nothing_signs_before_everybody_had_it_long_enough(use: Use, waits: list[int], changed: frozenset[int]) -> None:
     looks = lived(use, waits, changed).looks
@@ -166,7 +166,8 @@ def config_map(namespace: str, *, ours: bool = True, name: str = AUTHORITIES_CON
         pytest.param(namespace("demo"), config_map("demo", ours=False), True, id="labelled, somebody else's"),
         pytest.param(namespace("demo", label=None), config_map("demo", name="other"), False, id="another name"),
         pytest.param(namespace("demo", deleted=True), config_map("demo"), False, id="on its way out"),
-        pytest.param(namespace("hopgate"), None, False, id="hopgate's own"),
+        pytest.param(namespace("hopgate", label=None), None, True, id="hopgate's own, for gateways"),
+        pytest.param(namespace("hopgate", deleted=True), None, False, id="hopgate's own on its way out"),
         pytest.param(namespace("kube-system"), None, False, id="the cluster's own"),
     ],
 )

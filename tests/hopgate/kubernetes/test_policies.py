@@ -229,7 +229,7 @@ def slips(draw: st.DrawFn) -> tuple[str, str]:
     return good, good[:place] + draw(st.one_of(st.just(""), LETTERS)) + good[place + draw(st.integers(0, 1)) :]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(slips())
 def test_no_slip_of_a_letter_that_is_a_mistake_lets_more_through(slip: tuple[str, str]) -> None:
     """Right after a start, when nothing better is known; and as an edit, where the form before it stays."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hopgate.local import envoy_process
+from hopgate.local import cgroups, envoy_process
 from hopgate.local.envoy_process import EnvoyError, EnvoyProcess
 from hopgate.proxy import bootstrap
 from hopgate.proxy.bootstrap import BootstrapSpec
@@ -283,9 +283,23 @@ def test_one_whose_gate_is_gone_already_does_not_start(tmp_path: Path) -> None:
     started = tmp_path / "started"
     command = ("sh", "-c", envoy_process._ONLY_BENEATH, "sh")
     for parent, code in ((str(os.getpid()), 0), ("1", 1)):
-        done = subprocess.run((*command, parent, "touch", str(started)), check=False)
+        done = subprocess.run((*command, parent, "/dev/null", "touch", str(started)), check=False)
         assert (done.returncode, started.exists()) == (code, code == 0)
         started.unlink(missing_ok=True)
+
+
+@pytest.mark.root
+def test_enters_its_cgroup_before_it_is_envoy(tmp_path: Path) -> None:
+    """A gate that has no cgroup for it names none."""
+    made = cgroups.make(f"hopgate-test-{os.getpid()}-envoy")
+    assert made is not None
+    try:
+        command = ("sh", "-c", envoy_process._ONLY_BENEATH, "sh", str(os.getpid()))
+        for processes, inside in ((str(made.processes), True), ("/dev/null", False)):
+            done = subprocess.run((*command, processes, "cat", "/proc/self/cgroup"), capture_output=True, text=True, check=True)
+            assert (f"/{made.path.name}\n" in done.stdout) == inside
+    finally:
+        cgroups.remove(made.path)
 
 
 @pytest.fixture

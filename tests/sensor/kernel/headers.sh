@@ -9,6 +9,7 @@ if [ ! -d "$tree" ]; then
 	mkdir -p "$(dirname "$tree")"
 	making="$(mktemp -d -p "$(dirname "$tree")" .kernel-headers-XXXXXX)"
 	trap 'rm -rf "$making"' EXIT
+	[ "$(id -u)" != 0 ] || apt-get update -qq >&2
 	specific="$(apt-cache depends linux-headers-"$(dpkg --print-architecture)" | awk '$1 == "Depends:" && $2 ~ /^linux-headers-/ { print $2; exit }')"
 	common="${specific%-*}-common"
 	(cd "$making" && apt-get download -qq -o APT::Sandbox::User=root "$specific" "$common" >&2)
