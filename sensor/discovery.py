@@ -12,9 +12,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, TypeVar
+from typing import Final
 
 from sensor import call_evidence, containers, process_evidence, sightings
+from sensor.bounded import remember
 from sensor.events import TCP, Event, Operation, Wanted
 from sensor.evidence import DEFINITIONS, REPEATED_CONNECTIONS, Aspect, Evidence, EvidenceKind, weigh
 from sensor.handshakes.seen import Answer, Hello, Http2, Origin, Request, Seen
@@ -41,9 +42,6 @@ _FRESH_NS: Final = _SECOND
 _HANDSHAKE_NS: Final = 3 * _SECOND
 # Numbers alone are told no more often.
 _TELL_NS: Final = 5 * _SECOND
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 ReadProcess = Callable[[int, int], Process | None]
 NamesOf = Callable[[int, IPv4Address | IPv6Address, int], tuple[str, ...]]
@@ -148,7 +146,7 @@ class Discovery:
         """Take in one event, in the order of the ring."""
         match event.operation:
             case Operation.CONNECT:
-                _remember(self._sockets, event.cookie, event, _MAX_SOCKETS)
+                remember(self._sockets, event.cookie, event, _MAX_SOCKETS)
                 self._read_early(event, early=False)
             case Operation.ESTABLISHED:
                 self._expect_handshake(event)
@@ -164,11 +162,11 @@ class Discovery:
         # Several names share an address: what was looked up last is what the connection is for.
         name = next(iter(self._names_of(event.cgroup_id, event.remote.ip, event.time_ns)), "")
         if name and self._providers.provider_of(name) is not None:
-            _remember(self._unspoken, event.cookie, (event.time_ns, name), _MAX_UNSPOKEN)
+            remember(self._unspoken, event.cookie, (event.time_ns, name), _MAX_UNSPOKEN)
 
     def add_executed(self, process: int, path: str) -> None:
         """The file that a process executes now."""
-        _remember(self._executed, process, path, _MAX_PROCESSES)
+        remember(self._executed, process, path, _MAX_PROCESSES)
 
     def add_seen(self, seen: Seen) -> None:
         """What first bytes said."""
@@ -372,7 +370,7 @@ class Discovery:
             # What was read while it lived stays true of what it did.
             found = known.process
         kept = _Known(process=found, started_ns=started_ns, read_ns=time_ns, early=early)
-        _remember(self._processes, process, kept, _MAX_PROCESSES)
+        remember(self._processes, process, kept, _MAX_PROCESSES)
         return found
 
     def _sighting(self, held: _Held) -> Sighting:
@@ -399,10 +397,3 @@ def _of_program(program: Program) -> Iterator[Evidence]:
     if program.placement.unattended:
         yield Evidence(kind=EvidenceKind.UNATTENDED, subject=str(program.placement))
     yield from process_evidence.of_program(program.executable or program.name)
-
-
-def _remember(held: OrderedDict[_Key, _Value], key: _Key, value: _Value, most: int) -> None:
-    held[key] = value
-    held.move_to_end(key)
-    if len(held) > most:
-        held.popitem(last=False)

@@ -88,8 +88,9 @@ PAYLOAD: Final = struct.Struct("=BBBxIII3Q16s16sHHHxx")
 # Of an event, what tells whether it is wanted: operation, cookie, cgroup_id, netns_cookie.
 _WHOSE: Final = struct.Struct("=B31xQQQ96x")
 
-_MAPPED: Final = bytes(10) + b"\xff\xff"
-_UNSPECIFIED: Final = frozenset({bytes(16), _MAPPED + bytes(4)})
+# RFC 4291 2.5.5.2: what stands before the four bytes of IPv4.
+MAPPED: Final = bytes(10) + b"\xff\xff"
+_UNSPECIFIED: Final = frozenset({bytes(16), MAPPED + bytes(4)})
 
 
 _Named = TypeVar("_Named", Operation, Kind)
@@ -249,7 +250,7 @@ def endpoint(address: bytes, port: int) -> Endpoint | None:
     """What 16 bytes and a port name; None for the unspecified address, which names nothing."""
     if address in _UNSPECIFIED:
         return None
-    if address.startswith(_MAPPED):
+    if address.startswith(MAPPED):
         return Endpoint(IPv4Address(address[12:]), port)
     return Endpoint(IPv6Address(address), port)
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from hopgate.audit.records import Flow
 from sensor import flow_records
+from sensor.bounded import remember
 from sensor.connections import OpenSocket, Seen, attempts_of, clients_of, datagrams_of, see, started_of
 from sensor.events import TCP, Endpoint, Event, Flag, Operation, Wanted
 from sensor.flow_records import Phase
@@ -39,9 +40,6 @@ _MAX_DONE: Final = 32_768
 _MAX_EVENTS: Final = 64
 _FOR_EVER: Final = 1 << 64
 _OF_SOCKETS: Final = frozenset({Operation.CONNECT, Operation.SENT, Operation.ESTABLISHED, Operation.CLOSED, Operation.SPECIAL_SOCKET})
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
@@ -147,11 +145,11 @@ class FlowTracker:
 
     def name_socket(self, cookie: int, name: str) -> None:
         """The name that a handshake on this socket asked for."""
-        _remember(self._names, cookie, name, self._max_sockets)
+        remember(self._names, cookie, name, self._max_sockets)
 
     def name_address(self, cgroup_id: int, address: str, name: str) -> None:
         """The name whose answer this address was, asked by a program of this cgroup."""
-        _remember(self._names, (cgroup_id, address), name, self._max_sockets)
+        remember(self._names, (cgroup_id, address), name, self._max_sockets)
 
     def lose(self, count: int, now_ns: int) -> None:
         """`count` events were lost before `now_ns`: what began before that is not taken as seen whole."""
@@ -193,7 +191,7 @@ class FlowTracker:
         key = (event.netns_cookie, event.remote)
         known = self._accepted.get(key)
         if known is None or known.time_ns < event.time_ns:
-            _remember(self._accepted, key, event, 2 * self._max_sockets)
+            remember(self._accepted, key, event, 2 * self._max_sockets)
 
     def _acceptance(self, events: list[Event], before: OpenSocket | None) -> Event | None:
         began_ns = started_of(events, before)
@@ -217,7 +215,7 @@ class FlowTracker:
     def _drop(self, key: object, held: _Socket) -> None:
         self._sockets.pop(key, None)
         self._changed.pop(key, None)
-        _remember(self._done, key, (held.number, held.over_ns), _MAX_DONE)
+        remember(self._done, key, (held.number, held.over_ns), _MAX_DONE)
 
     def _tell(self, key: object, held: _Socket, now_ns: int, *, last: bool) -> list[Flow]:
         if any(event.operation is Operation.SPECIAL_SOCKET for event in held.events):
@@ -265,7 +263,7 @@ class FlowTracker:
                 seen = self._see(events, None)
                 identifier = flow_records.identify(self._boot, key, seen.connection.asked or seen.connection.went)
                 if identifier not in self._told_ids:
-                    _remember(self._told_ids, identifier, None, _MAX_DONE)
+                    remember(self._told_ids, identifier, None, _MAX_DONE)
                     yield from self._flow(seen, (key, seen.connection.asked or seen.connection.went), Phase.BEGUN, now_ns)
             elif now_ns - events[0].time_ns < UNSENT_NS and not last:
                 kept += events
@@ -303,10 +301,3 @@ _REFUSED: Final = Flag.DATAGRAM_HOOK | Flag.BLOCKED
 def _is_over(seen: Seen, now_ns: int) -> bool:
     """Also when nobody tells: an attempt that was refused, or never answered, leaves no other event."""
     return seen.closed is not None or (not seen.connection.established and now_ns - seen.began_ns >= UNANSWERED_NS)
-
-
-def _remember(kept: OrderedDict[_Key, _Value], key: _Key, value: _Value, limit: int) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > limit:
-        kept.popitem(last=False)

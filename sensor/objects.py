@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from hopgate import cache
 from sensor.kernel import KernelError
 
 SOURCES: Final = Path(__file__).parent / "bpf"
@@ -45,8 +46,7 @@ def find(name: str = SENSOR) -> Path:
 
 def cached(name: str = SENSOR) -> Path:
     """Where the object of these very sources is built."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "hopgate" / f"bpf-{_digest()}" / f"{name}.bpf.o"
+    return cache.folder() / f"bpf-{_digest()}" / f"{name}.bpf.o"
 
 
 def build(name: str = SENSOR) -> Path:

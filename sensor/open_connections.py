@@ -17,7 +17,7 @@ from typing import Final
 
 from hopgate import kernel
 from sensor.connections import OpenSocket
-from sensor.events import TCP, Endpoint, endpoint
+from sensor.events import MAPPED, TCP, Endpoint, endpoint
 
 _NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h, as the next ones
 _REQUEST_DUMP: Final = 0x1 | 0x300
@@ -38,7 +38,6 @@ _DESTROYED: Final = struct.Struct("=BBBxI48s")
 _ANSWER: Final = struct.Struct("=BBBB2s2s16s16sIQ5I")
 _IDENTITY: Final = slice(4, 52)
 _ATTRIBUTE: Final = struct.Struct("=HH")
-_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +165,7 @@ def _listed(answer: bytes) -> ListedSocket:
 
 
 def _address(family: int, raw: bytes) -> bytes:
-    return _MAPPED + raw[:4] if family == socket.AF_INET else raw
+    return MAPPED + raw[:4] if family == socket.AF_INET else raw
 
 
 def _cgroup_id(attributes: bytes) -> int:

@@ -24,10 +24,11 @@ from hopgate.children import Applied, Failed, MessageError, Ready
 from sensor import discovery, open_connections, sighting_records, state
 from sensor.clock import now_ns, wall_ns
 from sensor.connections import OpenSocket
+from sensor.discovery import Discovery
 from sensor.events import Event, Payload, Wanted
 from sensor.flows import FlowTracker
 from sensor.handshakes.first_bytes import FirstBytes
-from sensor.handshakes.seen import Answer, Hello
+from sensor.handshakes.seen import Answer, Hello, Seen
 from sensor.kernel import Kernel, KernelError
 from sensor.open_connections import ListingError
 from sensor.providers import Providers
@@ -112,14 +113,14 @@ class Sensor:
         read_at = now_ns()
         payloads = self._kernel.payloads()
         events = self._kernel.events(self._wanted(read_at))
-        for payload in payloads:
-            self._name(payload)
+        for seen in self._read_payloads(events, payloads):
+            self._name(seen)
         for event in events:
             self._tracker.add_event(event, read_at)
         self._count_losses(read_at)
         self._write(self._tracker.due(read_at))
         if self._shadows is not None:
-            self._sight(self._shadows, events, payloads)
+            self._tell_sightings(self._shadows.discovery)
 
     def _wanted(self, read_at: int) -> Wanted:
         """What is read of the ring: all that can be a flow, and what shadow agents are found by while there is not too much of it."""
@@ -134,11 +135,16 @@ class Sensor:
             return wanted
         return replace(wanted, operations=discovery.WANTED.operations)
 
-    def _sight(self, shadows: Watch, events: list[Event], payloads: list[Payload]) -> None:
-        shadows.take([event for event in events if event.operation in discovery.WANTED.operations], payloads)
+    def _read_payloads(self, events: list[Event], payloads: list[Payload]) -> list[Seen]:
+        """What the payloads say. Where shadow agents are looked for these are read there, with the events, and not once more."""
+        if self._shadows is None:
+            return [seen for payload in payloads for seen in self._first_bytes.take(payload)]
+        return self._shadows.take([event for event in events if event.operation in discovery.WANTED.operations], payloads)
+
+    def _tell_sightings(self, found: Discovery) -> None:
         at = now_ns()
-        shadows.discovery.settle(at)
-        told = (sighting_records.record(seen, time.time_ns()) for seen in shadows.discovery.changed(at))
+        found.settle(at)
+        told = (sighting_records.record(seen, time.time_ns()) for seen in found.changed(at))
         self._write([each for each in told if each is not None])
 
     async def finish(self) -> None:
@@ -170,17 +176,16 @@ class Sensor:
             },
         )
 
-    def _name(self, payload: Payload) -> None:
+    def _name(self, seen: Seen) -> None:
         """Keep the name that first bytes give a socket or an address; the flows that have it are told later."""
-        for seen in self._first_bytes.take(payload):
-            match seen:
-                case Hello(server_name=name) if name:
-                    self._tracker.name_socket(payload.cookie, name)
-                case Answer(answer=answer):
-                    for address in answer.addresses:
-                        self._tracker.name_address(payload.cgroup_id, str(address.ip), answer.name)
-                case _:
-                    pass
+        match seen:
+            case Hello(origin=origin, server_name=name) if name:
+                self._tracker.name_socket(origin.cookie, name)
+            case Answer(origin=origin, answer=answer):
+                for address in answer.addresses:
+                    self._tracker.name_address(origin.cgroup_id, str(address.ip), answer.name)
+            case _:
+                pass
 
     def _count_losses(self, read_at: int) -> None:
         counted = self._kernel.counters().get("events")

@@ -138,7 +138,8 @@ def _choose(forced: Loader | None, btf: Path) -> tuple[Loader, str]:
             return Loader.CO_RE, "the kernel describes its types (BTF), and the objects built for it are here"
     if not bcc_loader.is_here():
         raise NoWayInError(
-            f"{lacking}, and bcc is not installed", remedy="install python3-bpfcc and this kernel's headers, or build the objects"
+            f"{lacking}, and bcc is not installed",
+            remedy="build the objects (`make bpf` in a checkout), or install python3-bpfcc and this kernel's headers",
         )
     return Loader.BCC, f"{lacking}; so they are compiled here"
 

@@ -19,6 +19,7 @@ from sensor.clock import now_ns, wall_ns
 from sensor.discovery import Discovery
 from sensor.events import Event, Kind, Payload
 from sensor.handshakes.first_bytes import FirstBytes
+from sensor.handshakes.seen import Seen
 from sensor.kernel import Kernel
 from sensor.open_connections import ListingError
 from sensor.processes import Process, Processes
@@ -98,16 +99,17 @@ class Watch:
             self.take(self._kernel.events(discovery.WANTED), payloads)
         self.discovery.settle(now_ns())
 
-    def take(self, events: list[Event], payloads: list[Payload]) -> None:
-        """Take in what the kernel told: payloads that were read before the events."""
+    def take(self, events: list[Event], payloads: list[Payload]) -> list[Seen]:
+        """Take in what the kernel told: payloads that were read before the events. Returns what the payloads say."""
         for payload in payloads:
             if payload.kind is Kind.EXECUTED:
                 self.discovery.add_executed(payload.process, payload.data.rstrip(b"\0").decode("utf-8", "replace"))
         for event in events:
             self.discovery.add_event(event)
-        for payload in payloads:
-            for seen in self._first_bytes.take(payload):
-                self.discovery.add_seen(seen)
+        said = [seen for payload in payloads for seen in self._first_bytes.take(payload)]
+        for seen in said:
+            self.discovery.add_seen(seen)
+        return said
 
     def unfinished(self) -> int:
         """How many handshakes were given up before they were whole."""

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import hopgate
+from hopgate import cache
 from hopgate.local import envoy_process
 
 HERE: Final = Path(__file__).resolve().parent
@@ -251,8 +252,7 @@ def _built(name: str, digest: str, names: Mapping[str, str], build: Callable[[Pa
 
 
 def _cache() -> Path:
-    given = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(given) if given else Path.home() / ".cache") / "hopgate"
+    folder = cache.folder()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

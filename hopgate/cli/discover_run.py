@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -99,24 +98,9 @@ def _load() -> tuple[Kernel | None, KernelError | None]:
     if os.geteuid() != 0:
         return None, KernelError(f"expected root, got user {os.geteuid()}", remedy="run it as `sudo hopgate discover`")
     try:
-        with _prints_on_standard_error():
-            return programs.open(), None
+        return programs.open(), None
     except KernelError as error:
         return None, error
-
-
-@contextmanager
-def _prints_on_standard_error() -> Iterator[None]:
-    """What bcc's library prints while it compiles is no result: it goes where messages go."""
-    library = ctypes.CDLL(None)
-    before = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        library.fflush(None)
-        os.dup2(before, 1)
-        os.close(before)
 
 
 def _announce(kernel: Kernel | None, refused: KernelError | None, seconds: float) -> None:

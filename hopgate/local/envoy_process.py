@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from hopgate import cache
 from hopgate.local.cgroups import Cgroup
 from hopgate.local.errors import LocalError
 from hopgate.resources.kinds import DialAddress
@@ -90,8 +91,7 @@ def install() -> Path:
 
 
 def _home() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "hopgate" / f"envoy-{VERSION}"
+    return cache.folder() / f"envoy-{VERSION}"
 
 
 def _installed() -> Path:

@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
+from sensor.bounded import remember
 from sensor.events import Endpoint, Flag, Kind, Payload
 from sensor.handshakes import client_hello, dns_answer, http_head
 from sensor.handshakes.errors import HandshakeError
@@ -138,9 +139,7 @@ class FirstBytes:
         return tuple(_hello(payload, body, quic=True) for body in bodies)
 
     def _tell(self, cookie: int) -> None:
-        self._told[cookie] = None
-        if len(self._told) > MAX_TOLD:
-            self._told.popitem(last=False)
+        remember(self._told, cookie, None, MAX_TOLD)
 
     def _forget_stream(self, cookie: int) -> None:
         stream = self._streams.pop(cookie, None)

@@ -38,6 +38,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from kubernetes.client import ApiClient, V1Namespace, V1ObjectMeta
 
+from hopgate import cache
+
 PROGRAMS = ("kube-apiserver", "etcd", "kubectl")
 # Ready after 3 s where nothing else runs; machines that run tests are seldom such.
 DEADLINE_SECONDS = 60.0
@@ -90,8 +92,7 @@ def find_built(name: str, module: str = "k8s.io/kubernetes", go_mod: str = "go.m
     """The folder NAME-VERSION that `build.sh` made of a module's programs; None: not there."""
     words = (Path(__file__).parent / go_mod).read_text().split()
     version = words[words.index(module) + 1].removeprefix("v")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "hopgate" / f"{name}-{version}"
+    folder = cache.folder() / f"{name}-{version}"
     return folder if (folder / ".complete").exists() else None
 
 

@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 
 from deploy.images import build
+from hopgate import cache
 from tests.cluster import cgroups, helm, installed
 from tests.cluster.api_server import ClusterError, eventually
 from tests.cluster.node import PACKAGES, Image, Node, find_programs
@@ -71,8 +72,7 @@ class Keeping:
 
 def default() -> Keeping:
     """The one in this user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Keeping(cache / "hopgate" / "cluster")
+    return Keeping(cache.folder() / "cluster")
 
 
 def up(keeping: Keeping, *, images: bool = True) -> None:

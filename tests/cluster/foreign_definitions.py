@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import pytest
+
+from hopgate import cache
 
 _MODULES = ("istio", "gateway_api", "envoy_gateway", "cert_manager")
 
@@ -15,8 +16,7 @@ def find() -> Path:
     """Their folder. Skips the test where it is not."""
     script = (Path(__file__).parent / "build.sh").read_text()
     versions = [re.search(rf"^{name}_version=v(\S+)", script, re.MULTILINE) for name in _MODULES]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "hopgate" / "-".join(["definitions", *(found[1] for found in versions if found is not None)])
+    folder = cache.folder() / "-".join(["definitions", *(found[1] for found in versions if found is not None)])
     if not (folder / ".complete").exists():
         pytest.skip("needs the resource definitions of others: run `make cluster-binaries` (needs Go)")
     return folder

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hopgate import cache
 from tests.cluster.api_server import User
 
 CHART = Path(__file__).resolve().parents[2] / "deploy" / "charts" / "hopgate"
@@ -32,8 +33,7 @@ def find() -> Path | None:
     """The program that `build.sh` made; None: not there."""
     version = re.search(r"^helm_version=v(\S+)$", (Path(__file__).parent / "build.sh").read_text(), re.MULTILINE)
     assert version is not None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "hopgate" / f"helm-{version[1]}"
+    folder = cache.folder() / f"helm-{version[1]}"
     return folder / "helm" if (folder / ".complete").exists() else None
 
 

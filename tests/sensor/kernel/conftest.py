@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hopgate import cache
 from sensor import bcc_loader, cgroups, objects, programs
 from sensor.events import Event, Kind, Operation, Payload
 from sensor.kernel import Kernel, KernelError, Loader
@@ -21,7 +22,7 @@ from tests.cluster.api_server import eventually
 from tests.network_namespaces import Namespace
 
 ACTIONS = Path(__file__).parent / "actions.py"
-HEADERS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hopgate" / "kernel-headers"
+HEADERS = cache.folder() / "kernel-headers"
 
 _numbers = itertools.count(1)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hopgate import cache
 from sensor import objects, programs
 from sensor.kernel import Loader
 from tests.sensor.kernel.conftest import require
@@ -20,7 +21,7 @@ from tests.sensor.kernel.conftest import require
 pytestmark = [pytest.mark.root, pytest.mark.bpf, pytest.mark.slow, pytest.mark.timeout(400)]
 
 HERE = Path(__file__).parent
-KERNEL = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hopgate" / "guest-kernel"
+KERNEL = cache.folder() / "guest-kernel"
 # An emulated processor takes seconds for each: one of a kind is enough, and nftables is not in the guest.
 TESTS = (
     "test_connections.py",

@@ -132,6 +132,16 @@ def test_without_types_and_without_bcc_there_is_no_way(tmp_path: Path) -> None:
         assert opener.process.wait() == 3
 
 
+def test_bcc_without_headers_is_not_tried_and_prints_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What bcc says by itself would stand among the answers that a gate reads."""
+    require(Loader.BCC)
+    monkeypatch.setenv("BCC_KERNEL_SOURCE", str(tmp_path / "none"))
+    with Opener("bcc") as opener:
+        assert opener.said["code"] == "BccUnusable"
+        assert opener.said["message"] == f"expected this kernel's headers for bcc at `{tmp_path}/none`, found none"
+        assert str(opener.said["remedy"]).startswith("build the objects (`make bpf`")
+
+
 def test_without_cgroup2(loader: Loader) -> None:
     unmounted = ("unshare", "-m", "sh", "-c", "awk '/ - cgroup2 / {print $5}' /proc/self/mountinfo | xargs umount -l; exec \"$@\"", "sh")
     with Opener(loader, before=unmounted) as opener:
