@@ -161,7 +161,14 @@ def _require_workload(workload: ObjectName | Refusal, snapshot: Snapshot, draft:
     agent = snapshot.registry.agents.get(workload)
     if agent is None:
         raise _RefusedError(Reason.UNKNOWN_CALLER, f"agent {workload} is not registered")
+    _refuse_quarantined(agent)
     return agent
+
+
+def _refuse_quarantined(agent: Agent) -> None:
+    """A quarantined agent is reached by nobody and reaches nobody: its gate is the one thing that its quarantine leaves open."""
+    if agent.quarantine:
+        raise _RefusedError(Reason.QUARANTINED, f"agent {agent.name} is quarantined")
 
 
 def _require_single_headers(http: HttpRequest | None) -> None:
@@ -203,8 +210,10 @@ def _identify(
     except CallerError as error:
         raise _RefusedError(error.reason, error.message) from error
     draft.caller, draft.identity = caller.agent, caller
-    if caller.agent not in snapshot.registry.agents:
+    calling = snapshot.registry.agents.get(caller.agent)
+    if calling is None:
         raise _RefusedError(Reason.UNKNOWN_CALLER, f"agent {caller.agent} is not registered")
+    _refuse_quarantined(calling)
     return caller
 
 

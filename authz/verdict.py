@@ -19,6 +19,7 @@ class Reason(StrEnum):
     PERMITTED = "Permitted"
     # who is calling
     UNKNOWN_CALLER = "UnknownCaller"
+    QUARANTINED = "Quarantined"
     INVALID_USER_TOKEN = "InvalidUserToken"  # noqa: S105 - a reason code
     # where to
     UNKNOWN_DESTINATION = "UnknownDestination"

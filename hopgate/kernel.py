@@ -1,4 +1,4 @@
-"""The few system calls that Python 3.11 has no name for: namespaces, privileges, filters, cgroups by their id.
+"""The few system calls that Python 3.11 has no name for: namespaces, privileges, filters, mounts, cgroups by their id.
 
 Each raises OSError as the `os` module's functions do. They act on the calling thread and allocate no state of their own, so they may be
 called between fork and exec; `within` alone starts a thread.
@@ -112,6 +112,16 @@ def install_filter(program: bytes) -> None:
     """Judge every later system call of this process and its children by a classic BPF program. Needs no_new_privs."""
     given = _FilterProgram(len(program) // 8, program)
     _checked(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(given), 0, 0))
+
+
+def mount(kind: str, place: str | Path) -> None:
+    """Mount a file system that has no device (`kind`: bpf, tmpfs) at a folder."""
+    _checked(_libc.mount(kind.encode(), os.fsencode(place), kind.encode(), 0, None))
+
+
+def unmount(place: str | Path) -> None:
+    """Undo the last mount at a folder."""
+    _checked(_libc.umount2(os.fsencode(place), 0))
 
 
 def open_cgroup(mount: int, cgroup_id: int) -> int:

@@ -6,6 +6,7 @@ Programs are attached by links, whichever way they were loaded: a link is a desc
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -98,6 +99,38 @@ def look_up(map_descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
     return None if error else value.raw
 
 
+def store(map_descriptor: int, key: bytes, value: bytes) -> None:
+    """Put a value at a key, in place of the one that is there. Raises OSError."""
+    _descriptor(_library().bpf_map_update_elem(map_descriptor, key, value, 0))
+
+
+def remove(map_descriptor: int, key: bytes) -> bool:
+    """Take a key out; False when it was not there. Raises OSError."""
+    error = _library().bpf_map_delete_elem(map_descriptor, key)
+    if error != -errno.ENOENT:
+        _descriptor(error)
+    return not error
+
+
+def keys(map_descriptor: int, key_bytes: int) -> list[bytes]:
+    """All keys of a map that nobody else changes meanwhile."""
+    found: list[bytes] = []
+    following = ctypes.create_string_buffer(key_bytes)
+    while not _library().bpf_map_get_next_key(map_descriptor, found[-1] if found else None, following):
+        found.append(following.raw)
+    return found
+
+
+def pin(descriptor: int, path: Path) -> None:
+    """Keep a map, a program or a link for as long as `path`, in a bpffs, is there. Raises OSError."""
+    _descriptor(_library().bpf_obj_pin(descriptor, os.fsencode(path)))
+
+
+def open_pin(path: Path) -> int:
+    """A descriptor of what is pinned at `path`. Raises OSError."""
+    return _descriptor(_library().bpf_obj_get(os.fsencode(path)))
+
+
 def processors() -> int:
     """How many values an entry of a per-processor map has. Raises OSError."""
     return _descriptor(_library().libbpf_num_possible_cpus())
@@ -133,6 +166,11 @@ def _library() -> ctypes.CDLL:
         "bpf_link_create": [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p],
         "bpf_map_lookup_elem": [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p],
         "bpf_map_create": [ctypes.c_int, ctypes.c_char_p, *[ctypes.c_uint32] * 3, ctypes.c_void_p],
+        "bpf_map_update_elem": [ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64],
+        "bpf_map_delete_elem": [ctypes.c_int, ctypes.c_char_p],
+        "bpf_map_get_next_key": [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p],
+        "bpf_obj_pin": [ctypes.c_int, ctypes.c_char_p],
+        "bpf_obj_get": [ctypes.c_char_p],
         "libbpf_set_print": one,
     }
     for name, arguments in types.items():

@@ -16,8 +16,11 @@ from sensor.kernel import KernelError
 
 SOURCES: Final = Path(__file__).parent / "bpf"
 MAIN: Final = "sensor.bpf.c"
-_NAME: Final = "sensor.bpf.o"
-_PACKAGED: Final = Path(sys.prefix) / "share" / "hopgate" / "bpf" / _NAME
+# The objects by their sources' names, each with the variable that names a file to use instead.
+SENSOR: Final = "sensor"
+QUARANTINE: Final = "quarantine"
+_VARIABLES: Final = {SENSOR: "HOPGATE_BPF_OBJECT", QUARANTINE: "HOPGATE_QUARANTINE_OBJECT"}
+_PACKAGED: Final = Path(sys.prefix) / "share" / "hopgate" / "bpf"
 _REMEDY: Final = "run `make bpf` (or `python -m sensor.objects`), which needs the packages clang and libbpf-dev"
 
 
@@ -27,30 +30,30 @@ class ObjectMissingError(KernelError):
     code = "ObjectMissing"
 
 
-def find() -> Path:
-    """The object of these sources: `HOPGATE_BPF_OBJECT`, else the package's, else the built one. Raises ObjectMissingError."""
-    given = os.environ.get("HOPGATE_BPF_OBJECT")
-    places = [Path(given)] if given else [_PACKAGED, cached()]
+def find(name: str = SENSOR) -> Path:
+    """The object of these sources: what its variable names, else the package's, else the built one. Raises ObjectMissingError."""
+    variable = _VARIABLES[name]
+    given = os.environ.get(variable)
+    places = [Path(given)] if given else [_PACKAGED / f"{name}.bpf.o", cached(name)]
     for place in places:
         if place.is_file():
             return place
     raise ObjectMissingError(
-        f"expected the sensor's BPF object at {' or '.join(f'`{place}`' for place in places)}, found none",
-        remedy="point HOPGATE_BPF_OBJECT at it, or unset it" if given else _REMEDY,
+        f"expected the {name}'s BPF object at {' or '.join(f'`{place}`' for place in places)}, found none",
+        remedy=f"point {variable} at it, or unset it" if given else _REMEDY,
     )
 
 
-def cached() -> Path:
+def cached(name: str = SENSOR) -> Path:
     """Where the object of these very sources is built."""
-    return cache.folder() / f"bpf-{_digest()}" / _NAME
+    return cache.folder() / f"bpf-{_digest()}" / f"{name}.bpf.o"
 
 
-def build(target: Path | None = None) -> Path:
-    """Compile the sources to `target`, unless that is left out and was done before. Raises ObjectMissingError."""
-    place = target or cached()
-    if target is None and place.is_file():
-        return place
-    compile_source(SOURCES / MAIN, place)
+def build(name: str = SENSOR) -> Path:
+    """Compile one object into the cache folder, unless that was done before. Raises ObjectMissingError."""
+    place = cached(name)
+    if not place.is_file():
+        compile_source(SOURCES / f"{name}.bpf.c", place)
     return place
 
 
@@ -82,6 +85,7 @@ def _digest() -> str:
 
 if __name__ == "__main__":
     try:
-        sys.stdout.write(f"{build(Path(sys.argv[1]) if len(sys.argv) > 1 else None)}\n")
+        for each in _VARIABLES:
+            sys.stdout.write(f"{build(each)}\n")
     except ObjectMissingError as error:
         sys.exit(f"error: {error}\n  {error.remedy}")

@@ -22,7 +22,9 @@ from sensor.events import MAPPED, TCP, Endpoint, endpoint
 _NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h, as the next ones
 _REQUEST_DUMP: Final = 0x1 | 0x300
 _ERROR, _DONE = 2, 3
+_REQUEST_CONFIRMED: Final = 0x1 | 0x4
 _SOCK_DIAG_BY_FAMILY: Final = 20
+_SOCK_DESTROY: Final = 21
 _CGROUP_ID: Final = 21
 _BUFFER_BYTES: Final = 1 << 18
 # net/tcp_states.h: all but those of nobody's sockets (time-wait, request) and CLOSE
@@ -31,8 +33,10 @@ _STATES: Final = sum(1 << state for state in (1, 2, 4, 5, 8, 9, 11, _LISTEN))
 _HEADER: Final = struct.Struct("=IHHII")
 # family, protocol, extensions, padding, states; then an address of 48 bytes, empty
 _REQUEST: Final = struct.Struct("=BBBxI48x")
+_DESTROYED: Final = struct.Struct("=BBBxI48s")
 # family, state, timer, retransmissions; ports (network order), addresses, interface, cookie; expires, queues, uid, inode
 _ANSWER: Final = struct.Struct("=BBBB2s2s16s16sIQ5I")
+_IDENTITY: Final = slice(4, 52)
 _ATTRIBUTE: Final = struct.Struct("=HH")
 
 
@@ -48,6 +52,9 @@ class ListedSocket:
     local: Endpoint | None
     local_port: int
     remote: Endpoint | None
+    family: int = 0
+    identity: bytes = b""
+    """Ports, addresses, interface and cookie, as the kernel wants to be told them when the socket is meant."""
 
 
 class ListingError(Exception):
@@ -66,7 +73,7 @@ def find(now_ns: int, processes: Path = Path("/proc")) -> list[OpenSocket]:
     listed = 0
     for namespace in namespaces(processes):
         try:
-            cookie, sockets = kernel.within(namespace, lambda: (kernel.netns_cookie(), list(_list())))
+            cookie, sockets = kernel.within(namespace, lambda: (kernel.netns_cookie(), list(list_sockets())))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -152,6 +159,8 @@ def _listed(answer: bytes) -> ListedSocket:
         local=endpoint(_address(family, from_), port),
         local_port=port,
         remote=endpoint(_address(family, to), int.from_bytes(target, "big")),
+        family=family,
+        identity=answer[_IDENTITY],
     )
 
 
@@ -171,13 +180,32 @@ def _cgroup_id(attributes: bytes) -> int:
     return 0
 
 
-def _list() -> Iterator[ListedSocket]:
+def list_sockets(protocol: int = TCP) -> Iterator[ListedSocket]:
     """The sockets of the calling thread's network namespace, both families. Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
         for family in (socket.AF_INET, socket.AF_INET6):
-            request = _REQUEST.pack(family, TCP, 0, _STATES)
+            request = _REQUEST.pack(family, protocol, 0, _STATES)
             asked.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + request)
             yield from _answer(asked)
+
+
+def destroy(found: ListedSocket, protocol: int) -> bool:
+    """End a connection of the calling thread's network namespace at once, as if it had failed. False when it was gone by itself.
+
+    Raises OSError: EOPNOTSUPP where the kernel can't (CONFIG_INET_DIAG_DESTROY).
+    """
+    request = _DESTROYED.pack(found.family, protocol, 0, 1 << found.state, found.identity)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
+        asked.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DESTROY, _REQUEST_CONFIRMED, 0, 0) + request)
+        try:
+            for _ in parse(asked.recv(_BUFFER_BYTES)):
+                pass
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno:
+                raise
+    return True
 
 
 def _answer(asked: socket.socket) -> Iterator[ListedSocket]:

@@ -94,14 +94,7 @@ class Processes:
 
     def sockets(self, process: int) -> frozenset[int]:
         """The inode numbers of the sockets that a process holds; none when it is gone or may not be looked at."""
-        found = set()
-        with contextlib.suppress(OSError):
-            for entry in (self._proc / str(process) / "fd").iterdir():
-                with contextlib.suppress(OSError):
-                    kind, _, number = str(entry.readlink()).partition(":[")
-                    if kind == "socket":
-                        found.add(int(number.removesuffix("]")))
-        return frozenset(found)
+        return sockets(process, self._proc)
 
     def _read(self, folder: int, process: int, started_ns: int) -> Process | None:
         name, parent, began_ns = _stat(_contents(folder, "stat"))
@@ -163,6 +156,18 @@ class Processes:
             paths.update(os.fsdecode(path) for path in set(_PACKAGE_PATH.findall(_contents(folder, "maps"))))
         found = {package for path in paths if (package := self._providers.package_of(f"/{path}")) is not None}
         return tuple(sorted(found, key=lambda package: package.name))
+
+
+def sockets(process: int, proc: Path = PROC) -> frozenset[int]:
+    """The inode numbers of the sockets that a process holds; none when it is gone or may not be looked at."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in (proc / str(process) / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                kind, _, number = str(entry.readlink()).partition(":[")
+                if kind == "socket":
+                    found.add(int(number.removesuffix("]")))
+    return frozenset(found)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -89,7 +89,7 @@ def open(  # noqa: A001 - `programs.open(...)` reads as it should; nothing here 
 
     A program that can't be loaded or attached is in `hooks` with the kernel's reason. Raises KernelError when none can.
     """
-    place = cgroup or _root()
+    place = cgroup or root()
     way, why = _choose(loader, btf)
     chosen = sizes or Sizes()
     sized = {"events": chosen.events, "payloads": chosen.payloads}
@@ -114,7 +114,8 @@ def open(  # noqa: A001 - `programs.open(...)` reads as it should; nothing here 
     return _Programs(way, why, loaded, hooks=hooks, links=links, rings=rings)
 
 
-def _root() -> Path:
+def root() -> Path:
+    """Where cgroup2 is mounted, for programs that see all of the machine. Raises NoCgroupsError."""
     found = cgroups.find()
     if found is None:
         raise NoCgroupsError(

@@ -38,18 +38,27 @@ class Tracepoints:
         finally:
             os.close(context)
 
+    def open(self, tracepoint: str) -> int:
+        """The descriptor of an event at `category/name`, for a link to it. Raises OSError."""
+        attributes = _ATTRIBUTES.pack(_TRACEPOINT, _ATTRIBUTES.size, self._number(tracepoint), 1, 0, 0, 0)
+        # A program belongs to the tracepoint, not to the processor that must be named here.
+        return _call(_PERF_EVENT_OPEN, attributes, -1, 0, -1, _CLOSE_ON_EXEC)
+
     def attach(self, program: int, tracepoint: str) -> int:
         """Run a program at `category/name`, on every processor, until the descriptor that this gives is closed. Raises OSError."""
-        attributes = _ATTRIBUTES.pack(_TRACEPOINT, _ATTRIBUTES.size, self._number(tracepoint), 1, 0, 0, 0)
-        # The program belongs to the tracepoint, not to the processor that must be named here.
-        event = _call(_PERF_EVENT_OPEN, attributes, -1, 0, -1, _CLOSE_ON_EXEC)
+        event = self.open(tracepoint)
         try:
             fcntl.ioctl(event, _SET_BPF, program)
-            fcntl.ioctl(event, _ENABLE, 0)
+            self.enable(event)
         except OSError:
             os.close(event)
             raise
         return event
+
+    @staticmethod
+    def enable(event: int) -> None:
+        """Let an event reach its program. Raises OSError."""
+        fcntl.ioctl(event, _ENABLE, 0)
 
     def close(self) -> None:
         """Give tracefs back; what is attached stays so."""

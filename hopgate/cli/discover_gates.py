@@ -16,7 +16,7 @@ _ANSWER_SECONDS: Final = 1.0
 
 def governance(data: Path, parents_of: Callable[[], Mapping[int, int]]) -> Governance:
     """All agents of the gates of a data folder; nobody where no gate runs, or it may not be asked. `parents_of` gives each process's."""
-    found = [status for path in folders.live(data) if (status := _ask(path)) is not None]
+    found = statuses(data)
     if not found:
         return Governance()
     parents = parents_of()
@@ -24,6 +24,11 @@ def governance(data: Path, parents_of: Callable[[], Mapping[int, int]]) -> Gover
         agents=tuple(governed for status in found for agent in status.agents if (governed := _governed(agent)) is not None),
         gate_processes=frozenset(process for status in found for process in _family(status, parents)),
     )
+
+
+def statuses(data: Path) -> list[Status]:
+    """How each gate of a data folder is; those that don't answer are left out."""
+    return [status for path in folders.live(data) if (status := _ask(path)) is not None]
 
 
 def _ask(path: Path) -> Status | None:

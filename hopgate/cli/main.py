@@ -22,6 +22,8 @@ _COMMANDS: Final = {
     "discover": ("hopgate.cli.discover", "command"),
     "envoy": ("hopgate.cli.envoy", "group"),
     "policy": ("hopgate.cli.policy", "group"),
+    "quarantine": ("hopgate.cli.quarantine", "command"),
+    "release": ("hopgate.cli.quarantine", "release"),
     "run": ("hopgate.cli.run", "command"),
     "status": ("hopgate.cli.status", "command"),
     "up": ("hopgate.cli.up", "command"),

@@ -30,6 +30,7 @@ def agent() -> Schema:
         ),
         "path": schemas.url_path("Where it answers A2A; default: `/`."),
         "service": _service("How others reach it; without it, nobody does."),
+        "quarantine": schemas.boolean("Cut it off.", default=False),
     }
     a2a = rule(
         "!has(self.path) || self.protocols.exists(protocol, protocol == 'A2A')",

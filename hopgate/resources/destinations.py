@@ -70,6 +70,7 @@ def agent(name: ObjectName, manifest: Fields) -> Agent:
             protocols=protocols,
             path=path if AgentProtocol.A2A in protocols else None,
             service=spec.optional("service", _service, None),
+            quarantine=spec.optional("quarantine", fields.boolean, False),  # noqa: FBT003 - the field's default
         )
         spec.close()
         return result

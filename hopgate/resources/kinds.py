@@ -132,6 +132,7 @@ class Agent:
     protocols: tuple[AgentProtocol, ...] = (AgentProtocol.A2A,)
     path: str | None = "/"
     service: Service | None = None
+    quarantine: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

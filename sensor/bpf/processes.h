@@ -18,11 +18,6 @@ struct new_task_arguments {
 	__u64 clone_flags;
 };
 
-struct call_arguments {
-	__u64 common, number;
-	__u64 arguments[6];
-};
-
 static __always_inline struct event *begin_process(__u8 operation)
 {
 	struct event *event = begin_event(operation);

@@ -2,19 +2,7 @@
 #ifndef HOPGATE_TELLING_H
 #define HOPGATE_TELLING_H
 
-#define AF_INET 2
-#define AF_INET6 10
-#define AF_PACKET 17
-#define TCP 6
-#define UDP 17
-#define UDP_LITE 136
-
-/* Programs of the cgroup hooks say whether the kernel goes on; these only look. */
-#define GO_ON 1
-
-/* Ends a branch that reads the same kind of field as the other one. Else the compiler makes one read of the two, from an address that differs,
- * and the verifier lets no address of a socket's or a context's field be taken. */
-#define APART() asm volatile("" ::: "memory")
+#include "reading.h"
 
 static __always_inline void add_count(__u32 index)
 {
@@ -65,21 +53,6 @@ static __always_inline struct payload *begin_payload(__u8 kind, __u32 room)
 	payload->kind = kind;
 	payload->time_ns = bpf_ktime_get_boot_ns();
 	return payload;
-}
-
-/* IPv4 as mapped IPv6. */
-static __always_inline void put_ip4(__u8 *address, __u32 ip4)
-{
-	__u32 words[4] = {0, 0, bpf_htons(0xffff) << 16, ip4};
-
-	__builtin_memcpy(address, words, 16);
-}
-
-static __always_inline void put_ip6(__u8 *address, __u32 a, __u32 b, __u32 c, __u32 d)
-{
-	__u32 words[4] = {a, b, c, d};
-
-	__builtin_memcpy(address, words, 16);
 }
 
 /* Whether this is the first time that `destination` is met; with several processors at it, one of them is told so. */

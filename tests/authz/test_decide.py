@@ -111,6 +111,14 @@ def test_denies(snapshot: Snapshot, request_: dict[str, Any], reason: Reason) ->
     assert (verdict.reason, verdict.allowed) == (reason, False), verdict.message
 
 
+@pytest.mark.parametrize(("quarantined", "reason"), [(True, Reason.QUARANTINED), (False, Reason.PERMITTED)], ids=["cut off", "free"])
+def test_denies_what_a_quarantined_agent_asks(snapshot: Snapshot, quarantined: bool, reason: Reason) -> None:
+    agents = {**snapshot.registry.agents, PLANNER: replace(snapshot.registry.agents[PLANNER], quarantine=quarantined)}
+    changed = replace(snapshot, registry=replace(snapshot.registry, agents=agents))
+    verdict = judge(changed, outbound(changed, http(**tickets())))
+    assert (verdict.reason, verdict.caller) == (reason, PLANNER), verdict.message
+
+
 def test_denies_a_caller_without_a_valid_credential(snapshot: Snapshot) -> None:
     verdict = judge(snapshot, outbound(snapshot, http(**tickets())), agent=Refusal(code="TokenExpired", message="the token is over"))
     assert (verdict.reason, verdict.message) == (Reason.UNKNOWN_CALLER, "the token is over (TokenExpired)")

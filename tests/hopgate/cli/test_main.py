@@ -57,6 +57,8 @@ def test_the_commands_are_these() -> None:
         "envoy config",
         "policy",
         "policy check",
+        "quarantine",
+        "release",
         "run",
         "status",
         "up",

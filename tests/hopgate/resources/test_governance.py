@@ -133,6 +133,7 @@ def test_a_shadow_agent_is_free_unless_it_is_quarantined(change: Change) -> None
         ),
         pytest.param("IdentityProvider", ("spec", "userClaim"), "", "InvalidValue", "sub", id="user claim empty"),
         pytest.param("ShadowAgent", ("spec", "quarantine"), "yes", "WrongType", True, id="quarantine a word"),
+        pytest.param("Agent", ("spec", "quarantine"), "yes", "WrongType", True, id="an agent's quarantine a word"),
     ],
 )
 def test_a_mistake_names_its_field(change: Change, kind: str, path: Path, *, bad: object, code: str, allowed: object) -> None:
