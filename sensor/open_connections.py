@@ -7,6 +7,7 @@ first event is looked at. Numbers are those of linux/inet_diag.h and linux/sock_
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -134,17 +135,23 @@ def parse(data: bytes) -> Iterator[ListedSocket | None]:
     at = 0
     while at + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, at)
-        if kind == _DONE:
+        if kind in (_DONE, _ERROR):
+            # A list that could not be made ends with the reason, too.
+            number = _reason(data, at + _HEADER.size, at + length)
+            if kind == _ERROR or number:
+                raise OSError(number, os.strerror(number))
             yield None
             return
         if length < _HEADER.size or at + length > len(data):
             return
-        if kind == _ERROR:
-            number = -struct.unpack_from("=i", data, at + _HEADER.size)[0] if length >= _HEADER.size + 4 else 0
-            raise OSError(number, os.strerror(number))
         if kind == _SOCK_DIAG_BY_FAMILY and length >= _HEADER.size + _ANSWER.size:
             yield _listed(data[at + _HEADER.size : at + length])
         at += length + 3 & ~3
+
+
+def _reason(data: bytes, begin: int, end: int) -> int:
+    """The error's number behind a header; 0 where there is none."""
+    return max(0, -struct.unpack_from("=i", data, begin)[0]) if begin + 4 <= min(end, len(data)) else 0
 
 
 def _listed(answer: bytes) -> ListedSocket:
@@ -181,12 +188,19 @@ def _cgroup_id(attributes: bytes) -> int:
 
 
 def list_sockets(protocol: int = TCP) -> Iterator[ListedSocket]:
-    """The sockets of the calling thread's network namespace, both families. Raises OSError."""
+    """The sockets of the calling thread's network namespace, both families.
+
+    Raises OSError: EPROTONOSUPPORT where the kernel has no list of that protocol's (CONFIG_INET_DIAG).
+    """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
         for family in (socket.AF_INET, socket.AF_INET6):
             request = _REQUEST.pack(family, protocol, 0, _STATES)
             asked.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + request)
-            yield from _answer(asked)
+            try:
+                yield from _answer(asked)
+            except FileNotFoundError as error:
+                # As a namespace's file that is gone would be, which is no failure.
+                raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT)) from error
 
 
 def destroy(found: ListedSocket, protocol: int) -> bool:
