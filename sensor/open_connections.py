@@ -28,6 +28,7 @@ _SOCK_DIAG_BY_FAMILY: Final = 20
 _SOCK_DESTROY: Final = 21
 _CGROUP_ID: Final = 21
 _BUFFER_BYTES: Final = 1 << 18
+_ANSWER_SECONDS: Final = 5.0
 # net/tcp_states.h: all but those of nobody's sockets (time-wait, request) and CLOSE
 _LISTEN: Final = 10
 _STATES: Final = sum(1 << state for state in (1, 2, 4, 5, 8, 9, 11, _LISTEN))
@@ -192,7 +193,7 @@ def list_sockets(protocol: int = TCP) -> Iterator[ListedSocket]:
 
     Raises OSError: EPROTONOSUPPORT where the kernel has no list of that protocol's (CONFIG_INET_DIAG).
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
+    with _asking() as asked:
         for family in (socket.AF_INET, socket.AF_INET6):
             request = _REQUEST.pack(family, protocol, 0, _STATES)
             asked.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + request)
@@ -209,10 +210,10 @@ def destroy(found: ListedSocket, protocol: int) -> bool:
     Raises OSError: EOPNOTSUPP where the kernel can't (CONFIG_INET_DIAG_DESTROY).
     """
     request = _DESTROYED.pack(found.family, protocol, 0, 1 << found.state, found.identity)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
+    with _asking() as asked:
         asked.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DESTROY, _REQUEST_CONFIRMED, 0, 0) + request)
         try:
-            for _ in parse(asked.recv(_BUFFER_BYTES)):
+            for _ in parse(_receive(asked)):
                 pass
         except FileNotFoundError:
             return False
@@ -222,9 +223,23 @@ def destroy(found: ListedSocket, protocol: int) -> bool:
     return True
 
 
+def _asking() -> socket.socket:
+    """A socket to ask the kernel with, who waits for no answer without an end."""
+    asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+    asked.settimeout(_ANSWER_SECONDS)
+    return asked
+
+
+def _receive(asked: socket.socket) -> bytes:
+    try:
+        return asked.recv(_BUFFER_BYTES)
+    except TimeoutError as error:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
+
+
 def _answer(asked: socket.socket) -> Iterator[ListedSocket]:
     while True:
-        for found in parse(asked.recv(_BUFFER_BYTES)):
+        for found in parse(_receive(asked)):
             if found is None:
                 return
             yield found
