@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from hopgate import children
 from hopgate.audit.errors import AuditError
@@ -52,10 +52,17 @@ _MOST_UNTOLD: Final = 16
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
+class ShadowTeller(Protocol):
+    """Where shadow agents are told of beside the records."""
+
+    def tell(self, seen: Sighting) -> bool:
+        """Tell what was seen. False when it can't be: there is no room, or what was told before can't be read. Raises OSError."""
+
+
 class Sensor:
     """What the process is made of. `spool`, `kernel` and `shadows` are the caller's to close; None: shadow agents are not looked for.
 
-    `folder` is where shadow agents are told as files; `quarantines` puts in force what resources say.
+    `folder` is where shadow agents are told as resources; `quarantines` puts in force what resources say.
     """
 
     def __init__(
@@ -64,7 +71,7 @@ class Sensor:
         spool: Spool,
         shadows: Watch | None = None,
         *,
-        folder: ShadowFolder | None = None,
+        folder: ShadowTeller | None = None,
         quarantines: ResourceQuarantines | None = None,
     ) -> None:
         self._folder = folder
@@ -84,11 +91,15 @@ class Sensor:
         self._unlisted = ""
 
     def apply(self, told: State) -> None:
-        """Put the gate's state in force; what happened before is judged by the one before."""
-        self.poll()
+        """Put the gate's state in force. Raises ValueError for one that can't be read."""
         governance = state.governance(told)
         if self._quarantines is not None:
             self._quarantines.govern(told)
+        self.govern(governance)
+
+    def govern(self, governance: Governance) -> None:
+        """Judge by this from now on; what happened before is judged by the one before."""
+        self.poll()
         for governed in governance.agents:
             self._agents[governed] = None
             self._agents.move_to_end(governed)
@@ -172,7 +183,7 @@ class Sensor:
             if self._folder is not None and shadow_agents.is_told(seen):
                 self._file(self._folder, seen)
 
-    def _file(self, folder: ShadowFolder, seen: Sighting) -> None:
+    def _file(self, folder: ShadowTeller, seen: Sighting) -> None:
         name = shadow_agents.name(seen.program)
         try:
             written = folder.tell(seen)
@@ -249,7 +260,7 @@ async def serve(kernel: Kernel, spool_folder: Path, providers: Providers | None)
     folder = None if providers is None else ShadowFolder(spool_folder.parent)
     quarantines = ResourceQuarantines(enforcement.pins_folder(), folder, time.monotonic)
     sensor = Sensor(kernel, spool, shadows, folder=folder, quarantines=quarantines)
-    tasks = [asyncio.create_task(work) for work in (_poll(sensor), _end_older(sensor), quarantines.run())]
+    tasks = [asyncio.create_task(work) for work in (poll(sensor), end_older(sensor), quarantines.run())]
     children.tell(Ready())
     try:
         await _follow_gate(sensor)
@@ -272,13 +283,15 @@ def fail(error: KernelError) -> int:
     return 1
 
 
-async def _poll(sensor: Sensor) -> None:
+async def poll(sensor: Sensor) -> None:
+    """Read the kernel's rings, until cancelled."""
     while True:
         await asyncio.sleep(POLL_SECONDS)
         sensor.poll()
 
 
-async def _end_older(sensor: Sensor) -> None:
+async def end_older(sensor: Sensor) -> None:
+    """Look after connections that are older than the sensor, until cancelled."""
     while True:
         await asyncio.sleep(OLDER_SECONDS)
         await sensor.end_older()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from hopgate.resources.kinds import API_VERSION
@@ -20,16 +20,22 @@ KIND: Final = "ShadowAgent"
 # As many as the schema of the kind has room for.
 MOST_EVIDENCE: Final = 32
 MOST_REACHED: Final = 32
+# `lastSeen` alone is no reason to write more often.
+_AGAIN: Final = timedelta(minutes=1)
 _LABEL_CHARACTERS: Final = 63
 _NO_LABEL: Final = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """Where a program runs; empty where it is not known. `cgroup` is a path below the cgroup2 mount, `image_digest` has its algorithm."""
+    """Where a program runs; empty where it is not known.
+
+    `cgroup` is a path below the cgroup2 mount, `workload` is what a pod belongs to, `KIND/NAME`, `image_digest` has its algorithm.
+    """
 
     node: str = ""
     namespace: str = ""
+    workload: str = ""
     pod: str = ""
     container: str = ""
     image_digest: str = ""
@@ -42,6 +48,7 @@ class Where:
         named = {
             "node": self.node,
             "namespace": self.namespace,
+            "workload": self.workload,
             "pod": self.pod,
             "container": self.container,
             "imageDigest": self.image_digest,
@@ -96,6 +103,16 @@ def status(seen: Sighting, place: Where, previous: Mapping[str, Any]) -> dict[st
     }
     # What others write there (conditions) is theirs.
     return {**previous, **made}
+
+
+def is_old_news(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether `status` says no more than `before` did, but for a moment a little later."""
+    if {**status, "lastSeen": ""} != {**before, "lastSeen": ""}:
+        return False
+    try:
+        return datetime.fromisoformat(str(status["lastSeen"])) - datetime.fromisoformat(str(before.get("lastSeen"))) < _AGAIN
+    except (ValueError, TypeError):
+        return False
 
 
 def _evidence(sentences: Collection[str], last: str, previous: list[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,8 +25,6 @@ FOLDER: Final = "shadow-agents"
 SUFFIX: Final = ".yaml"
 # A name is made of a program and its place, and places (containers, units) come and go: the folder must not grow without an end.
 MOST_FILES: Final = 1_000
-# `lastSeen` alone is no reason to write a file more often.
-_AGAIN: Final = timedelta(minutes=1)
 _Stamp = tuple[int, int, int, int]
 
 
@@ -87,7 +84,7 @@ class ShadowFolder:
             before = held.manifest.get("status")
             before = before if isinstance(before, Mapping) else {}
             status = shadow_agents.status(seen, place, before)
-            if _is_old_news(status, before) or self._replace(path, {**held.manifest, "status": status}, stamp):
+            if shadow_agents.is_old_news(status, before) or self._replace(path, {**held.manifest, "status": status}, stamp):
                 return True
         return False
 
@@ -163,15 +160,6 @@ def _cgroup(manifest: Mapping[str, Any]) -> str:
     where = status.get("where") if isinstance(status, Mapping) else None
     found = where.get("cgroup") if isinstance(where, Mapping) else None
     return found if isinstance(found, str) else ""
-
-
-def _is_old_news(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    if {**status, "lastSeen": ""} != {**before, "lastSeen": ""}:
-        return False
-    try:
-        return datetime.fromisoformat(str(status["lastSeen"])) - datetime.fromisoformat(str(before.get("lastSeen"))) < _AGAIN
-    except (ValueError, TypeError):
-        return False
 
 
 def _stamp(path: Path) -> _Stamp:
