@@ -18,9 +18,9 @@ from sensor.kernel import Counter, Hook, Kernel, KernelError, Loader
 from sensor.ring import HEAD_BYTES, Ring
 from sensor.tracepoints import Tracepoints
 
-# The ring holds what 100,000 events a second leave in a fifth of a second, and the payloads of some hundred hellos at once.
+# What 100,000 events a second leave in a quarter of a second, and some 500 hellos.
 EVENTS_BYTES: Final = 4 << 20
-PAYLOADS_BYTES: Final = 4 << 20
+PAYLOADS_BYTES: Final = 1 << 20
 _BTF: Final = Path("/sys/kernel/btf/vmlinux")
 _RINGS: Final = ("events", "payloads")
 _NO_RIGHT: Final = frozenset({errno.EPERM, errno.EACCES})

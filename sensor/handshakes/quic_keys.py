@@ -1,16 +1,13 @@
 """The keys of QUIC's Initial packets, which follow from what anybody can see (RFC 9001 5, RFC 9369 3.3). The only module with a cipher.
 
-They keep nothing secret: they bind a packet to a version and to the client's first Destination Connection ID.
+They keep nothing secret: they bind a packet to a version and to the client's first Destination Connection ID. The library is loaded with
+the first packet: it is a sixth of the sensor's memory, and most machines have no QUIC to models.
 """
 
 from __future__ import annotations
 
 import hmac
 from typing import Final
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sensor.handshakes.errors import QuicNotAuthentic, QuicVersionUnknown
 
@@ -30,6 +27,9 @@ class InitialKeys:
     __slots__ = ("_cipher", "_mask", "_nonce", "key", "nonce", "protection")
 
     def __init__(self, version: int, connection_id: bytes) -> None:
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415
+
         known = _VERSIONS.get(version)
         if known is None:
             raise QuicVersionUnknown(f"expected QUIC version 1 or 2, got {version:#010x}")
@@ -49,6 +49,8 @@ class InitialKeys:
 
     def open(self, number: int, header: bytes, sealed: bytes) -> bytes:
         """The frames of a packet. Raises QuicNotAuthentic."""
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415
+
         nonce = (self._nonce ^ number).to_bytes(12, "big")
         try:
             return self._cipher.decrypt(nonce, sealed, header)

@@ -69,7 +69,7 @@ class Machine:
         """A running pod of a Deployment of that name."""
         container = os.urandom(32).hex()
         owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": f"{name}-5d8f", "uid": os.urandom(8).hex(), "controller": True}
-        metadata = {
+        metadata: dict[str, Any] = {
             "name": f"{name}-5d8f-{number}",
             "namespace": self.namespace,
             "labels": {"pod-template-hash": "5d8f"},
