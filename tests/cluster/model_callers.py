@@ -36,7 +36,7 @@ async def answer(reader, writer):
     writer.close()
 
 async def main():
-    server = await asyncio.start_server(answer, "::", 443, ssl=context)
+    server = await asyncio.start_server(answer, None, 443, ssl=context)
     await server.serve_forever()
 
 asyncio.run(main())

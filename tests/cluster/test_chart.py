@@ -173,6 +173,11 @@ def test_parts_that_cant_do_without_each_other_are_said(helm: Helm, values: dict
     helm.template(nested({**values, **mended}))
 
 
+@pytest.mark.parametrize("file", ["values.yaml", "discovery-only.yaml"])
+def test_helm_finds_nothing_amiss(helm: Helm, file: str) -> None:
+    assert "1 chart(s) linted, 0 chart(s) failed" in helm.run("lint", "--strict", str(CHART), "--values", str(CHART / file))
+
+
 def test_a_namespace_of_the_clusters_own_is_refused(helm: Helm) -> None:
     with pytest.raises(HelmError, match="namespace of hopgate's own"):
         helm.template(namespace="kube-system")
@@ -245,6 +250,13 @@ def test_a_sensor_that_enforces_may_end_connections_and_keep_programs_in_the_ker
     [container] = pod["containers"]
     assert container["securityContext"]["capabilities"]["add"] == ["SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"]
     assert _node_folders(pod) == {"/sys/fs/cgroup": True, "/sys/fs/bpf": False}
+
+
+def test_the_values_for_discovery_alone_bring_nothing_that_stands_in_the_way_of_anybody(helm: Helm) -> None:
+    given = yaml.safe_load((CHART / "discovery-only.yaml").read_text())
+    made = sorted(each["kind"] for each in helm.manifests(given))
+    assert made == ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "NetworkPolicy", "ServiceAccount"]
+    assert not given["sensor"]["enforce"]
 
 
 def _node_folders(pod: Mapping[str, Any]) -> dict[str, bool]:
