@@ -106,14 +106,17 @@ class Callers:
     node: Node
     namespace: str
 
-    def start(self, name: str, host: str) -> str:
-        """Start a pod that calls `host` all the time, wait until it runs, and give its UID."""
+    def start(self, name: str, host: str) -> None:
+        """Start a pod that calls `host` all the time, and wait until it runs."""
         addresses = self._pod("server")["status"]["podIPs"]
         container = _running(_CALL, host)
         aliases = [{"ip": each["ip"], "hostnames": [host]} for each in addresses]
         made = governed_pods.pod(self.namespace, name, container, serviceAccountName=ACCOUNT, hostAliases=aliases, volumes=_volumes())
         self.node.apply(made)
         self.node.wait_ready(self.namespace, name)
+
+    def uid(self, name: str) -> str:
+        """A pod's UID."""
         return str(self._pod(name)["metadata"]["uid"])
 
     def container(self, name: str) -> tuple[str, str]:
