@@ -23,12 +23,9 @@ _JOIN: Final = 'echo 0 >"$1/cgroup.procs"; shift; exec "$@"'
 _SECONDS: Final = 60.0
 
 
-def process_of(container: str) -> int:
-    """The first process of a container, by the container's id. Raises LookupError when it has none."""
-    found = [int(entry.parent.name) for entry in Path("/proc").glob("[0-9]*/cgroup") if container in _read(entry)]
-    if not found:
-        raise LookupError(container)
-    return min(found)
+def processes_of(container: str) -> list[int]:
+    """What runs in a container, by the container's id."""
+    return sorted(int(entry.parent.name) for entry in Path("/proc").glob("[0-9]*/cgroup") if container in _read(entry))
 
 
 def connect(container: str, address: str, port: int, *, user: int, namespace: int | None = None) -> str:
@@ -36,7 +33,7 @@ def connect(container: str, address: str, port: int, *, user: int, namespace: in
 
     What the server answers, in its first bytes.
     """
-    process = process_of(container)
+    process = processes_of(container)[0]
     hierarchy = cgroups.find()
     assert hierarchy is not None
     [line] = [line for line in _read(Path(f"/proc/{process}/cgroup")).splitlines() if line.startswith("0::")]

@@ -89,6 +89,10 @@ while True:
 """
 
 
+# What a caller tries, again and again: which connection, and the IP version.
+WAYS: Final = frozenset((kind, family) for kind in ("held", "new") for family in (4, 6))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of one try: `held` is a connection that stays, `new` one for the try alone."""
@@ -130,6 +134,10 @@ class Callers:
         # CRI's form: time, stream, whole or partial, text.
         read = [_outcome(line.split(" ", 3)[3]) for line in written.splitlines()]
         return [each for each in read if each.at > since]
+
+    def ways(self, name: str, said: str, since: float = 0.0) -> set[tuple[str, int]]:
+        """Of `WAYS`, those of which that came since then."""
+        return {(each.kind, each.family) for each in self.outcomes(name, since) if each.said == said}
 
     def _pod(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.node.server.kubectl("get", "pod", name, "-n", self.namespace, "-o", "json"))

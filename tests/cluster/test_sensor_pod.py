@@ -14,10 +14,10 @@ import pytest
 
 from deploy.images.build import Image
 from sensor import cgroups
-from tests.cluster import governed_pods, model_callers
+from tests.cluster import around_gate, governed_pods, model_callers
 from tests.cluster.api_server import eventually
 from tests.cluster.helm import Helm, of_kind
-from tests.cluster.model_callers import MODEL, OTHER, Callers
+from tests.cluster.model_callers import MODEL, OTHER, WAYS, Callers
 from tests.cluster.node import Node
 from tests.cluster.values import nested
 
@@ -167,26 +167,22 @@ def released(node: Node, sensors: str) -> Iterator[None]:
 @pytest.mark.usefixtures("released")
 def test_what_is_cut_off_from_the_pod_stays_so_when_the_pod_is_killed(node: Node, sensors: str, callers: Callers) -> None:
     """The last of this module: it ends the pod `whole`."""
-    eventually(lambda: _kinds(callers, "model", "ok") == _ALL, "both families work, over connections that stay and new ones")
+    eventually(lambda: callers.ways("model", "ok") == WAYS, "both families work, over connections that stay and new ones")
     cgroup = _cgroup(node, callers.uid("model"))
     node.execute(sensors, "whole", "hopgate", "quarantine", cgroup)
     done = time.time()
-    eventually(lambda: _kinds(callers, "model", "PermissionError", done) == _ALL, "it is told that it may not")
+    eventually(lambda: callers.ways("model", "PermissionError", done) == WAYS, "it is told that it may not")
+    [status] = json.loads(node.server.kubectl("get", "pod", "whole", "-n", sensors, "-o", "json"))["status"]["containerStatuses"]
     node.server.kubectl("delete", "pod", "whole", "-n", sensors, "--force", "--grace-period=0")
+    container = status["containerID"].rpartition("/")[2]
+    eventually(lambda: around_gate.processes_of(container) == [], "nothing of the pod runs")
     killed = time.time()
-    eventually(lambda: _kinds(callers, "model", "PermissionError", killed) == _ALL, "it is still told that it may not")
-    assert _kinds(callers, "model", "ok", done) == set()
+    eventually(lambda: callers.ways("model", "PermissionError", killed) == WAYS, "it is still told that it may not")
+    assert callers.ways("model", "ok", done) == set()
     assert {each.said for each in callers.outcomes("other", done)} == {"ok"}
     node.execute(sensors, "without-net-admin", "hopgate", "release", cgroup)
     free = time.time()
-    eventually(lambda: _kinds(callers, "model", "ok", free) == _ALL, "it may again")
-
-
-_ALL: Final = {(kind, family) for kind in ("held", "new") for family in (4, 6)}
-
-
-def _kinds(callers: Callers, name: str, said: str, since: float = 0.0) -> set[tuple[str, int]]:
-    return {(each.kind, each.family) for each in callers.outcomes(name, since) if each.said == said}
+    eventually(lambda: callers.ways("model", "ok", free) == WAYS, "it may again")
 
 
 def _cgroup(node: Node, pod: str) -> str:
