@@ -129,7 +129,7 @@ def test_an_unknown_field_of_a_client_that_does_not_ask_for_strictness_is_droppe
     made, _, headers = custom.create_namespaced_custom_object_with_http_info(GROUP, VERSION, namespace, "agents", manifest)
 
     assert isinstance(made, dict)
-    assert made["spec"] == {"owner": "y", "protocols": ["A2A"]}
+    assert made["spec"] == {"owner": "y", "protocols": ["A2A"], "quarantine": False}
     assert "spec.ownr" in headers["Warning"]
 
 
@@ -137,7 +137,7 @@ def test_defaults_are_filled_in_where_an_object_says_nothing(server: ApiServer) 
     namespace = server.namespace()
     bare = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Agent", "metadata": {"name": "bare", "namespace": namespace}}
 
-    assert _create(server, bare)["spec"] == {"protocols": ["A2A"]}
+    assert _create(server, bare)["spec"] == {"protocols": ["A2A"], "quarantine": False}
 
 
 def _create(server: ApiServer, manifest: Manifest) -> Any:

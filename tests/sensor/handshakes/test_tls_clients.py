@@ -12,14 +12,14 @@ from aioquic import tls
 from aioquic._buffer import Buffer
 
 from sensor.events import Kind
-from sensor.handshakes.client_hello import GREASE
+from sensor.handshakes.client_hello import GREASE, Ech
 from sensor.handshakes.first_bytes import FirstBytes
 from sensor.handshakes.seen import Hello
 from sensor.handshakes.tls_stream import TlsStream
 from tests.sensor.handshakes import hellos, tls_clients
 from tests.sensor.handshakes.payloads import payload
 from tests.sensor.handshakes.recording_server import Recorded, RecordingServer
-from tests.sensor.handshakes.tls_clients import CLIENTS, Client
+from tests.sensor.handshakes.tls_clients import CLIENTS, NAME, PUBLIC_NAME, Client
 
 _SHORT_NAMES = {"10": "TLSv1", "11": "TLSv1.1", "12": "TLSv1.2", "13": "TLSv1.3"}
 _ALPN, _SERVER_NAME = 16, 0
@@ -104,7 +104,28 @@ def test_the_hello_of_a_client_says_what_the_client_was_told(server: RecordingSe
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["Go", "Go, net/http"])
 def test_the_hello_of_a_program_in_go(server: RecordingServer, go_clients: dict[str, Client], name: str) -> None:
-    _check(go_clients[name], _record(server, go_clients[name]))
+    assert _check(go_clients[name], _record(server, go_clients[name])).ech is Ech.ABSENT
+
+
+@pytest.mark.slow
+def test_a_name_that_is_hidden_is_marked_and_not_told(server: RecordingServer, go_clients: dict[str, Client]) -> None:
+    recorded = _record(server, go_clients["Go, hidden"])
+    hello = _taken(recorded.pieces)
+    assert (hello.server_name, hello.ech) == (PUBLIC_NAME, Ech.OUTER_OR_GREASE)
+    assert recorded.server_name == PUBLIC_NAME
+    assert NAME.encode() not in b"".join(recorded.pieces)
+
+
+@pytest.mark.slow
+def test_a_browsers_hello_greases_and_pretends_to_hide_its_name(server: RecordingServer) -> None:
+    recorded = _record(server, CLIENTS["BoringSSL, as browsers use it"])
+    hello = _taken(recorded.pieces)
+    assert (hello.server_name, hello.ech) == ("localhost", Ech.OUTER_OR_GREASE)
+    body = TlsStream(0).add(0, b"".join(recorded.pieces))
+    assert body is not None
+    read = tls.pull_client_hello(Buffer(data=hellos.message(body)))
+    assert set(read.cipher_suites) & GREASE
+    assert {kind for kind, _ in read.other_extensions} & GREASE
 
 
 @pytest.mark.slow

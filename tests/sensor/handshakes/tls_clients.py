@@ -12,6 +12,7 @@ from pathlib import Path
 PROGRAMS = Path(__file__).parent / "programs"
 HOST = "127.0.0.1"
 NAME = "api.example.com"
+PUBLIC_NAME = "public.example.com"
 _SECONDS = 30.0
 
 _PYTHON = """
@@ -34,6 +35,11 @@ import sys, httpx2, openai
 url = f"https://localhost:{sys.argv[1]}/v1"
 client = openai.OpenAI(base_url=url, api_key="demo", max_retries=0, http_client=httpx2.Client(verify=False))
 client.models.list()
+"""
+_BORINGSSL = """
+import sys
+from curl_cffi import requests
+requests.get(f"https://localhost:{sys.argv[1]}/", impersonate="chrome", verify=False, proxies={})
 """
 _NODE = """
 const [port, name] = process.argv.slice(1);
@@ -121,6 +127,7 @@ CLIENTS: dict[str, Client] = {
     "httpx": _python(_HTTPX, "", name="localhost", protocols=("http/1.1",)),
     "httpx, HTTP/2": _python(_HTTPX, "2", name="localhost", protocols=("http/1.1", "h2")),
     "openai": _python(_OPENAI, name="localhost", protocols=("http/1.1",)),
+    "BoringSSL, as browsers use it": _python(_BORINGSSL, name="localhost", protocols=("h2", "http/1.1")),
     "Node": _node(_NODE, NAME, name=NAME, protocols=("h2", "http/1.1")),
     "Node, https": _node(_NODE_HTTPS, name="localhost", protocols=()),
     "Node, fetch": _node(_NODE_FETCH, name="localhost", protocols=("http/1.1",)),
@@ -133,12 +140,17 @@ def go() -> str | None:
 
 
 def go_clients(go_command: str, folder: Path) -> dict[str, Client]:
-    """Two of them, built into `folder`."""
+    """Three of them, built into `folder`; the last asks for NAME where nobody sees it, and for PUBLIC_NAME where all do."""
     program = folder / "client"
     environment = os.environ | {"GO111MODULE": "off", "CGO_ENABLED": "0"}
     build = [go_command, "build", "-o", str(program), str(PROGRAMS / "client.go")]
     subprocess.run(build, check=True, timeout=_SECONDS, stdin=subprocess.DEVNULL, capture_output=True, env=environment)
+
+    def client(address: str, *arguments: str, name: str) -> Client:
+        return Client(command=(str(program), f"{address}:PORT", *arguments), name=name, protocols=("h2", "http/1.1"))
+
     return {
-        "Go": Client(command=(str(program), f"{HOST}:PORT", NAME, "h2,http/1.1"), name=NAME, protocols=("h2", "http/1.1")),
-        "Go, net/http": Client(command=(str(program), "localhost:PORT", "", ""), name="localhost", protocols=("h2", "http/1.1")),
+        "Go": client(HOST, NAME, "h2,http/1.1", "", name=NAME),
+        "Go, net/http": client("localhost", "", "", "", name="localhost"),
+        "Go, hidden": client(HOST, NAME, "h2,http/1.1", PUBLIC_NAME, name=PUBLIC_NAME),
     }

@@ -3,14 +3,24 @@
 # over 9p and writes to memory. The initramfs holds what it takes to get there. Nothing is installed.
 set -euo pipefail
 
-home="${XDG_CACHE_HOME:-$HOME/.cache}/hopgate/guest-kernel"
-if [ ! -d "$home" ]; then
-	mkdir -p "$(dirname "$home")"
-	making="$(mktemp -d -p "$(dirname "$home")" .guest-kernel-XXXXXX)"
-	trap 'rm -rf "$making"' EXIT
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/hopgate"
+# What is made of a package depends on this file, too.
+made="$(sha256sum "$0" | cut -c 1-8)"
+newest() {
+	apt-cache depends linux-image-amd64 | awk '$1 == "Depends:" { print $2; exit }'
+}
+
+mkdir -p "$cache"
+package="$(newest || true)"
+if [ -z "$package" ] || [ ! -d "$cache/$package-$made" ]; then
 	[ "$(id -u)" != 0 ] || apt-get update -qq >&2
+	package="$(newest)"
+fi
+home="$cache/$package-$made"
+if [ ! -d "$home" ]; then
+	making="$(mktemp -d -p "$cache" .guest-kernel-XXXXXX)"
+	trap 'rm -rf "$making"' EXIT
 	mkdir -p "$making/root/bin" "$making/root/modules" "$making/done"
-	package="$(apt-cache depends linux-image-amd64 | awk '$1 == "Depends:" { print $2; exit }')"
 	(cd "$making" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2 && dpkg -x ./*.deb files)
 	modules=(drivers/virtio/virtio drivers/virtio/virtio_ring drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci_modern_dev
 		drivers/virtio/virtio_pci fs/netfs/netfs fs/fscache/fscache net/9p/9pnet net/9p/9pnet_virtio fs/9p/9p fs/overlayfs/overlay)
@@ -46,4 +56,6 @@ INIT
 	cp "$making"/files/boot/vmlinuz-* "$making/done/vmlinuz"
 	mv -T "$making/done" "$home"
 fi
+rm -rf "$cache/guest-kernel"
+ln -sfn "${home##*/}" "$cache/guest-kernel"
 echo "$home"

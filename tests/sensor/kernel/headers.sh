@@ -4,18 +4,28 @@
 # one tree, named by BCC_KERNEL_SOURCE, they need no link. Nothing is installed.
 set -euo pipefail
 
-tree="${XDG_CACHE_HOME:-$HOME/.cache}/hopgate/kernel-headers"
-if [ ! -d "$tree" ]; then
-	mkdir -p "$(dirname "$tree")"
-	making="$(mktemp -d -p "$(dirname "$tree")" .kernel-headers-XXXXXX)"
-	trap 'rm -rf "$making"' EXIT
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/hopgate"
+newest() {
+	apt-cache depends "linux-headers-$(dpkg --print-architecture)" | awk '$1 == "Depends:" && $2 ~ /^linux-headers-/ { print $2; exit }'
+}
+
+mkdir -p "$cache"
+specific="$(newest || true)"
+if [ -z "$specific" ] || [ ! -d "$cache/$specific" ]; then
 	[ "$(id -u)" != 0 ] || apt-get update -qq >&2
-	specific="$(apt-cache depends linux-headers-"$(dpkg --print-architecture)" | awk '$1 == "Depends:" && $2 ~ /^linux-headers-/ { print $2; exit }')"
+	specific="$(newest)"
+fi
+tree="$cache/$specific"
+if [ ! -d "$tree" ]; then
 	common="${specific%-*}-common"
+	making="$(mktemp -d -p "$cache" .kernel-headers-XXXXXX)"
+	trap 'rm -rf "$making"' EXIT
 	(cd "$making" && apt-get download -qq -o APT::Sandbox::User=root "$specific" "$common" >&2)
 	for package in "$making"/*.deb; do dpkg -x "$package" "$making/files"; done
 	cp -a "$making/files/usr/src/$common/." "$making/tree"
 	cp -a "$making/files/usr/src/$specific/." "$making/tree"
 	mv -T "$making/tree" "$tree"
 fi
+rm -rf "$cache/kernel-headers"
+ln -sfn "$specific" "$cache/kernel-headers"
 echo "$tree"
