@@ -123,10 +123,13 @@ class Callers:
         """A pod's UID."""
         return str(self._pod(name)["metadata"]["uid"])
 
-    def container(self, name: str) -> tuple[str, str]:
-        """The id of a pod's container without its runtime's name, and what its image is known by."""
-        [status] = self._pod(name)["status"]["containerStatuses"]
-        return str(status["containerID"]).rpartition("/")[2], str(status["imageID"])
+    def container(self, name: str) -> str:
+        """The id of a pod's container, without its runtime's name."""
+        return str(self._status(name)["containerID"]).rpartition("/")[2]
+
+    def image(self, name: str) -> str:
+        """The digest of its image."""
+        return str(self._status(name)["imageID"]).rpartition("@")[2]
 
     def outcomes(self, name: str, since: float = 0.0) -> Sequence[Outcome]:
         """What a caller tells since then, from its log on the node: neither the kubelet nor the API server is needed for it."""
@@ -138,6 +141,10 @@ class Callers:
     def ways(self, name: str, said: str, since: float = 0.0) -> set[tuple[str, int]]:
         """Of `WAYS`, those of which that came since then."""
         return {(each.kind, each.family) for each in self.outcomes(name, since) if each.said == said}
+
+    def _status(self, name: str) -> dict[str, Any]:
+        [found] = self._pod(name)["status"]["containerStatuses"]
+        return dict(found)
 
     def _pod(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.node.server.kubectl("get", "pod", name, "-n", self.namespace, "-o", "json"))

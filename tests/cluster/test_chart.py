@@ -112,6 +112,7 @@ def test_the_page_has_every_setting_with_its_default() -> None:
         ({"sensor": {"enabled": "yes"}}, "/sensor/enabled"),
         ({"sensor": {"enforce": 1}}, "/sensor/enforce"),
         ({"sensor": {"replicas": 1}}, "/sensor"),
+        ({"sensor": {"spool": {"type": "hostPath"}}}, "/sensor/spool/type"),
         ({"sensor": {"priorityClassName": "Very High"}}, "/sensor/priorityClassName"),
         ({"secretNamespaces": ["Demo"]}, "/secretNamespaces/0"),
         ({"secretNamespaces": "demo"}, "/secretNamespaces"),
@@ -140,6 +141,7 @@ def test_a_mistake_is_refused_by_its_key(helm: Helm, values: dict[str, Any], nam
         ({"authz.enabled": False}, {"injection.enabled": False}, "injection.enabled needs authz.enabled"),
         ({"controller.enabled": False}, {"authz.enabled": False, "injection.enabled": False}, "authz.enabled needs controller.enabled"),
         ({"authz.spool.type": "Claim"}, {"authz.spool.claimName": "records"}, "authz.spool.claimName"),
+        ({"sensor.enabled": True, "sensor.spool.type": "Claim"}, {"sensor.spool.claimName": "records"}, "sensor.spool.claimName"),
         ({"webhooks.spool.type": "Claim"}, {"webhooks.spool.claimName": "records"}, "webhooks.spool.claimName"),
         (
             {"certificates.certManager.enabled": True},
@@ -236,7 +238,8 @@ def test_the_sensor_is_there_when_it_is_switched_on_and_mounts_nothing_to_change
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
     assert context["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"]}
-    assert not pod["automountServiceAccountToken"]
+    assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
+    assert "--enforce" not in container["args"]
     assert _node_folders(pod) == {"/sys/fs/cgroup": True}
     assert pod["tolerations"] == [{"operator": "Exists"}]
     assert pod["priorityClassName"] == "system-node-critical"
@@ -247,13 +250,14 @@ def test_a_sensor_that_enforces_may_end_connections_and_keep_programs_in_the_ker
     pod = found["spec"]["template"]["spec"]
     [container] = pod["containers"]
     assert container["securityContext"]["capabilities"]["add"] == ["SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"]
+    assert "--enforce" in container["args"]
     assert _node_folders(pod) == {"/sys/fs/cgroup": True, "/sys/fs/bpf": False}
 
 
 def test_the_values_for_discovery_alone_bring_nothing_that_stands_in_the_way_of_anybody(helm: Helm) -> None:
     given = yaml.safe_load((CHART / "discovery-only.yaml").read_text())
     made = sorted(each["kind"] for each in helm.manifests(given))
-    assert made == ["DaemonSet", "NetworkPolicy", "ServiceAccount"]
+    assert made == ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "NetworkPolicy", "ServiceAccount"]
     assert not given["sensor"]["enforce"]
 
 
@@ -347,7 +351,7 @@ def test_the_policy_on_the_gates_containers_names_them_all(helm: Helm) -> None:
 
 def test_every_right_has_its_reason(helm: Helm) -> None:
     """Each rule stands below a comment."""
-    text = helm.template()
+    text = helm.template(nested({"sensor.enabled": True, "sensor.enforce": True}))
     for document in text.split("\n---"):
         if re.search(r"^kind: (Cluster)?Role$", document, re.MULTILINE):
             lines = document.splitlines()

@@ -26,10 +26,9 @@ _WAIT: Final = ["python", "-c", "import signal; signal.pause()"]
 # What of it works; the argument is the UID of a pod of another user, with a provider's key.
 _TRY: Final = """
 import json, socket, sys
-from sensor import cgroups, clock, data, enforcement, open_connections, programs
+from sensor import cgroups, data, enforcement, open_connections, programs
 from sensor.events import TCP
 from sensor.kernel import KernelError
-from sensor.open_connections import ListingError
 from sensor.processes import Processes
 from hopgate import kernel
 
@@ -41,7 +40,7 @@ def attached():
         opened.close()
 
 def listed():
-    return any(each.netns_cookie != kernel.netns_cookie() for each in open_connections.find(clock.now_ns()))
+    return kernel.within(f"/proc/{there[0].process}/ns/net", lambda: [*open_connections.list_sockets(), True])
 
 def ended():
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as made:
@@ -60,7 +59,7 @@ def pinned():
 def works(part):
     try:
         return bool(part())
-    except (KernelError, ListingError, OSError):
+    except (KernelError, OSError):
         return False
 
 there = [each for each in Processes(data.built_in()).running() if each.placement.pod == sys.argv[1] and each.uid != 0]
@@ -100,7 +99,7 @@ def sensors(node: Node, helm: Helm, images: dict[str, Image]) -> str:
 
 def _pod(namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     [container] = spec["containers"]
-    waits = {key: value for key, value in container.items() if key != "args"} | {"command": _WAIT}
+    waits = {key: value for key, value in container.items() if not key.endswith("Probe") and key != "args"} | {"command": _WAIT}
     changed = {"serviceAccountName": "default", "containers": [waits], "terminationGracePeriodSeconds": 0}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": {**spec, **changed}}
 

@@ -62,6 +62,7 @@ TABLE: Mapping[str, Sequence[Any]] = {
     "sensor.enabled": (True, False),
     "sensor.enforce": (False, True),
     **_pods("sensor"),
+    **_spool("sensor"),
     "sensor.priorityClassName": ("system-node-critical", ""),
     "secretNamespaces": ([], ["default", "demo"]),
     "certificates.certManager.enabled": (False, True),
@@ -96,9 +97,8 @@ def sensible(values: Mapping[str, Any]) -> bool:
         return False
     if values.get("authz.mesh.enabled") and [] in (values.get("authz.mesh.trustDomains"), values.get("authz.mesh.envoys")):
         return False
-    return not any(
-        values.get(f"{name}.spool.type") == "Claim" and values.get(f"{name}.spool.claimName") == "" for name in ("authz", "webhooks")
-    )
+    spools = ("authz", "webhooks", "sensor")
+    return not any(values.get(f"{name}.spool.type") == "Claim" and values.get(f"{name}.spool.claimName") == "" for name in spools)
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,10 +84,11 @@ subjects:
 {{ printf "%s%s:%s" .root.Values.images.prefix (get .root.Values.images .image) (.root.Values.images.tag | default .root.Chart.AppVersion) }}
 {{- end }}
 
-{{/* Of (dict "root" $ "component" "authz"): where a pod of hopgate runs, and as whom. */}}
+{{/* Of (dict "root" $ "component" "authz"): where a pod of hopgate runs, as whom, and that it tells the API server who it is. */}}
 {{- define "hopgate.account" -}}
 {{- $values := get .root.Values .component }}
 serviceAccountName: {{ include "hopgate.name" . }}
+automountServiceAccountToken: true
 enableServiceLinks: false
 {{- with .root.Values.images.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -103,10 +104,9 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* What every pod of hopgate has that needs nothing of its node and tells the API server who it is, of (dict "root" $ "component" "authz"). */}}
+{{/* What every pod of hopgate has that needs nothing of its node, of (dict "root" $ "component" "authz"). */}}
 {{- define "hopgate.pod" -}}
 {{ include "hopgate.account" . }}
-automountServiceAccountToken: true
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
