@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import authz_alone, by_part, cluster, first_bytes, imports, sensor, startup, through_the_gate
+from bench import authz_alone, by_part, cluster, first_bytes, imports, quarantine, sensor, startup, through_the_gate
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "gate": through_the_gate.measure,
     "cluster": cluster.measure,
     "sensor": sensor.measure,
+    "quarantine": quarantine.measure,
 }
 
 
@@ -32,7 +33,7 @@ def main() -> int:
         parser.error(f"expected one of {', '.join(BENCHES)}, got {', '.join(unknown)}")
     for name in arguments.names or BENCHES:
         for figure in BENCHES[name]():
-            print(json.dumps({"bench": name, **figure.__dict__}) if arguments.json else f"{name:10}{figure}", flush=True)
+            print(json.dumps({"bench": name, **figure.__dict__}) if arguments.json else f"{name:12}{figure}", flush=True)
     return 0
 
 

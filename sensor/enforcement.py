@@ -12,7 +12,8 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -26,6 +27,11 @@ from sensor.quarantine import Destination, Origin, Quarantine, QuarantineError, 
 from sensor.tracepoints import Tracepoints
 
 PINS: Final = Path("/sys/fs/bpf/hopgate")
+# names another folder of pins, for all of hopgate's processes
+PINS_VARIABLE: Final = "HOPGATE_PINS"
+# Who holds the pins does so for a moment; a process that is stopped with them held must not hold up others without an end.
+_LOCK_SECONDS: Final = 10.0
+_LOCK_AGAIN_SECONDS: Final = 0.005
 # linux/bpf.h enum bpf_attach_type, by the programs' names
 _HOOKS: Final = {
     "cut_connect4": 10,
@@ -50,8 +56,14 @@ class PinsUnusableError(KernelError):
     code = "BpffsUnusable"
 
 
+class PinsHeldError(KernelError):
+    """Another process holds the pins, and does not let go of them."""
+
+    code = "QuarantinePinsHeld"
+
+
 class Enforcement:
-    """What is in force, held by its maps. One at a time for a folder of pins: a second one waits."""
+    """What is in force, held by its maps. One at a time for a folder of pins: a second one waits, ten seconds at most."""
 
     def __init__(self, pins: Path = PINS, *, protected: Collection[int] = ()) -> None:
         """Adopt what is pinned, or load it. `protected` are processes whose cgroups can't be cut off, beside this one.
@@ -118,16 +130,30 @@ class Enforcement:
                 libbpf.remove(self._maps["allowed"], key)
         return ended
 
-    def apply(self, wanted: Collection[Wanted], origin: Origin = Origin.RESOURCE) -> tuple[str, ...]:
-        """Make what `origin` wants be in force, and nothing else of his. What could not be done, a sentence each."""
+    def apply(
+        self,
+        wanted: Collection[Wanted],
+        origin: Origin = Origin.RESOURCE,
+        *,
+        decides: Callable[[Quarantine], bool] = lambda _: True,
+    ) -> tuple[str, ...]:
+        """Make what `origin` wants be in force, and nothing else of his. What could not be done, a sentence each.
+
+        `decides` says of which quarantines of `origin` the caller has the say, where there are several like him; the others stay, but for
+        those whose cgroup is gone.
+        """
         failed = []
-        plan = quarantine.plan(wanted, self.quarantines(), origin)
+        actual = self.quarantines()
+        foreign = {
+            each.cgroup_id for each in actual if each.origin is origin and not decides(each) and self._place(each.cgroup_id) is not None
+        }
+        plan = quarantine.plan(wanted, actual, origin)
         for each in plan.begin:
             try:
                 self.begin(each, origin)
             except QuarantineError as error:
                 failed.append(f"`{each.subject}` is not quarantined: {error}")
-        for cgroup_id in plan.end:
+        for cgroup_id in set(plan.end) - foreign:
             self.end(cgroup_id)
         return tuple(failed)
 
@@ -145,6 +171,11 @@ class Enforcement:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def pins_folder() -> Path:
+    """Where quarantines are pinned, if nobody says otherwise."""
+    return Path(os.environ.get(PINS_VARIABLE) or PINS)
 
 
 def read(pins: Path = PINS) -> list[Quarantine]:
@@ -198,10 +229,26 @@ def _is_bpffs(folder: Path) -> bool:
 def _locked(pins: Path) -> Iterator[None]:
     descriptor = os.open(pins, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, pins)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, pins: Path) -> None:
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= end:
+                raise PinsHeldError(
+                    f"expected to get hold of `{pins}` in {_LOCK_SECONDS:g} s, another process holds it",
+                    remedy="see whether a process of hopgate is stopped (`fuser` names who holds the folder), and try again",
+                ) from error
+            time.sleep(_LOCK_AGAIN_SECONDS)
+        else:
+            return
 
 
 @contextlib.contextmanager

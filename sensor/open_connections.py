@@ -7,6 +7,7 @@ first event is looked at. Numbers are those of linux/inet_diag.h and linux/sock_
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -27,6 +28,7 @@ _SOCK_DIAG_BY_FAMILY: Final = 20
 _SOCK_DESTROY: Final = 21
 _CGROUP_ID: Final = 21
 _BUFFER_BYTES: Final = 1 << 18
+_ANSWER_SECONDS: Final = 5.0
 # net/tcp_states.h: all but those of nobody's sockets (time-wait, request) and CLOSE
 _LISTEN: Final = 10
 _STATES: Final = sum(1 << state for state in (1, 2, 4, 5, 8, 9, 11, _LISTEN))
@@ -134,17 +136,23 @@ def parse(data: bytes) -> Iterator[ListedSocket | None]:
     at = 0
     while at + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, at)
-        if kind == _DONE:
+        if kind in (_DONE, _ERROR):
+            # A list that could not be made ends with the reason, too.
+            number = _reason(data, at + _HEADER.size, at + length)
+            if kind == _ERROR or number:
+                raise OSError(number, os.strerror(number))
             yield None
             return
         if length < _HEADER.size or at + length > len(data):
             return
-        if kind == _ERROR:
-            number = -struct.unpack_from("=i", data, at + _HEADER.size)[0] if length >= _HEADER.size + 4 else 0
-            raise OSError(number, os.strerror(number))
         if kind == _SOCK_DIAG_BY_FAMILY and length >= _HEADER.size + _ANSWER.size:
             yield _listed(data[at + _HEADER.size : at + length])
         at += length + 3 & ~3
+
+
+def _reason(data: bytes, begin: int, end: int) -> int:
+    """The error's number behind a header; 0 where there is none."""
+    return max(0, -struct.unpack_from("=i", data, begin)[0]) if begin + 4 <= min(end, len(data)) else 0
 
 
 def _listed(answer: bytes) -> ListedSocket:
@@ -181,12 +189,19 @@ def _cgroup_id(attributes: bytes) -> int:
 
 
 def list_sockets(protocol: int = TCP) -> Iterator[ListedSocket]:
-    """The sockets of the calling thread's network namespace, both families. Raises OSError."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
+    """The sockets of the calling thread's network namespace, both families.
+
+    Raises OSError: EPROTONOSUPPORT where the kernel has no list of that protocol's (CONFIG_INET_DIAG).
+    """
+    with _asking() as asked:
         for family in (socket.AF_INET, socket.AF_INET6):
             request = _REQUEST.pack(family, protocol, 0, _STATES)
             asked.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + request)
-            yield from _answer(asked)
+            try:
+                yield from _answer(asked)
+            except FileNotFoundError as error:
+                # As a namespace's file that is gone would be, which is no failure.
+                raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT)) from error
 
 
 def destroy(found: ListedSocket, protocol: int) -> bool:
@@ -195,10 +210,10 @@ def destroy(found: ListedSocket, protocol: int) -> bool:
     Raises OSError: EOPNOTSUPP where the kernel can't (CONFIG_INET_DIAG_DESTROY).
     """
     request = _DESTROYED.pack(found.family, protocol, 0, 1 << found.state, found.identity)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
+    with _asking() as asked:
         asked.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DESTROY, _REQUEST_CONFIRMED, 0, 0) + request)
         try:
-            for _ in parse(asked.recv(_BUFFER_BYTES)):
+            for _ in parse(_receive(asked)):
                 pass
         except FileNotFoundError:
             return False
@@ -208,9 +223,23 @@ def destroy(found: ListedSocket, protocol: int) -> bool:
     return True
 
 
+def _asking() -> socket.socket:
+    """A socket to ask the kernel with, who waits for no answer without an end."""
+    asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+    asked.settimeout(_ANSWER_SECONDS)
+    return asked
+
+
+def _receive(asked: socket.socket) -> bytes:
+    try:
+        return asked.recv(_BUFFER_BYTES)
+    except TimeoutError as error:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
+
+
 def _answer(asked: socket.socket) -> Iterator[ListedSocket]:
     while True:
-        for found in parse(asked.recv(_BUFFER_BYTES)):
+        for found in parse(_receive(asked)):
             if found is None:
                 return
             yield found

@@ -14,14 +14,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from hopgate import children
 from hopgate.audit.errors import AuditError
 from hopgate.audit.records import Record
 from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.children import Applied, Failed, MessageError, Ready
-from sensor import discovery, open_connections, sighting_records, state
+from sensor import discovery, enforcement, open_connections, shadow_agents, sighting_records, state
+from sensor.bounded import remember
 from sensor.clock import now_ns, wall_ns
 from sensor.connections import OpenSocket
 from sensor.discovery import Discovery
@@ -32,6 +33,9 @@ from sensor.handshakes.seen import Answer, Hello, Seen
 from sensor.kernel import Kernel, KernelError
 from sensor.open_connections import ListingError
 from sensor.providers import Providers
+from sensor.resource_quarantines import ResourceQuarantines
+from sensor.shadow_folder import ShadowFolder
+from sensor.sightings import Sighting
 from sensor.state import Report, State
 from sensor.verdict import Governance, Governed
 from sensor.watch import Watch
@@ -44,13 +48,35 @@ MOST_SHADOW_EVENTS: Final = 10_000
 OLDER_SECONDS: Final = 5.0
 # Cgroups and namespaces are never numbered again, so agents that have ended do no harm; their last events come after their end.
 _KEPT_AGENTS: Final = 1_024
+_MOST_UNTOLD: Final = 16
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Sensor:
-    """What the process is made of. `spool`, `kernel` and `shadows` are the caller's to close; None: shadow agents are not looked for."""
+class ShadowTeller(Protocol):
+    """Where shadow agents are told of beside the records."""
 
-    def __init__(self, kernel: Kernel, spool: Spool, shadows: Watch | None = None) -> None:
+    def tell(self, seen: Sighting) -> bool:
+        """Tell what was seen. False when it can't be: there is no room, or what was told before can't be read. Raises OSError."""
+
+
+class Sensor:
+    """What the process is made of. `spool`, `kernel` and `shadows` are the caller's to close; None: shadow agents are not looked for.
+
+    `folder` is where shadow agents are told as resources; `quarantines` puts in force what resources say.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        spool: Spool,
+        shadows: Watch | None = None,
+        *,
+        folder: ShadowTeller | None = None,
+        quarantines: ResourceQuarantines | None = None,
+    ) -> None:
+        self._folder = folder
+        self._quarantines = quarantines
+        self._untold: OrderedDict[str, str] = OrderedDict()
         self._kernel = kernel
         self._shadows = shadows
         self._attempts = 0
@@ -65,9 +91,15 @@ class Sensor:
         self._unlisted = ""
 
     def apply(self, told: State) -> None:
-        """Put the gate's state in force; what happened before is judged by the one before."""
-        self.poll()
+        """Put the gate's state in force. Raises ValueError for one that can't be read."""
         governance = state.governance(told)
+        if self._quarantines is not None:
+            self._quarantines.govern(told)
+        self.govern(governance)
+
+    def govern(self, governance: Governance) -> None:
+        """Judge by this from now on; what happened before is judged by the one before."""
+        self.poll()
         for governed in governance.agents:
             self._agents[governed] = None
             self._agents.move_to_end(governed)
@@ -144,8 +176,24 @@ class Sensor:
     def _tell_sightings(self, found: Discovery) -> None:
         at = now_ns()
         found.settle(at)
-        told = (sighting_records.record(seen, time.time_ns()) for seen in found.changed(at))
+        changed = found.changed(at)
+        told = (sighting_records.record(seen, time.time_ns()) for seen in changed)
         self._write([each for each in told if each is not None])
+        for seen in changed:
+            if self._folder is not None and shadow_agents.is_told(seen):
+                self._file(self._folder, seen)
+
+    def _file(self, folder: ShadowTeller, seen: Sighting) -> None:
+        name = shadow_agents.name(seen.program)
+        try:
+            written = folder.tell(seen)
+            reason = "its file can't be read, or there are too many"
+        except OSError as error:
+            written, reason = False, error.strerror or str(error)
+        if written:
+            self._untold.pop(name, None)
+        else:
+            remember(self._untold, name, f"the file of shadow agent `{name}` is not written: {reason}", _MOST_UNTOLD)
 
     async def finish(self) -> None:
         """Write what was not told yet."""
@@ -163,7 +211,9 @@ class Sensor:
             unseen=(
                 *(f"{hook.name}: {hook.reason or 'not attached'}" for hook in self._kernel.hooks if not hook.attached),
                 *((self._unlisted,) if self._unlisted else ()),
+                *self._untold.values(),
             ),
+            unenforced=() if self._quarantines is None else self._quarantines.problems,
             counters={
                 "events": counters.events,
                 "flows": counters.flows,
@@ -207,8 +257,10 @@ async def serve(kernel: Kernel, spool_folder: Path, providers: Providers | None)
     """Serve until standard input ends; with `providers` shadow agents are looked for, too. Returns the process's exit code."""
     spool = Spool(spool_folder, new_writer("sensor"), clock=time.time, durability=Durability.WRITE)
     shadows = None if providers is None else Watch(providers, None)
-    sensor = Sensor(kernel, spool, shadows)
-    tasks = [asyncio.create_task(_poll(sensor)), asyncio.create_task(_end_older(sensor))]
+    folder = None if providers is None else ShadowFolder(spool_folder.parent)
+    quarantines = ResourceQuarantines(enforcement.pins_folder(), folder, time.monotonic)
+    sensor = Sensor(kernel, spool, shadows, folder=folder, quarantines=quarantines)
+    tasks = [asyncio.create_task(work) for work in (poll(sensor), end_older(sensor), quarantines.run())]
     children.tell(Ready())
     try:
         await _follow_gate(sensor)
@@ -231,13 +283,15 @@ def fail(error: KernelError) -> int:
     return 1
 
 
-async def _poll(sensor: Sensor) -> None:
+async def poll(sensor: Sensor) -> None:
+    """Read the kernel's rings, until cancelled."""
     while True:
         await asyncio.sleep(POLL_SECONDS)
         sensor.poll()
 
 
-async def _end_older(sensor: Sensor) -> None:
+async def end_older(sensor: Sensor) -> None:
+    """Look after connections that are older than the sensor, until cancelled."""
     while True:
         await asyncio.sleep(OLDER_SECONDS)
         await sensor.end_older()

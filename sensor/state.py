@@ -6,6 +6,7 @@ nobody else whose a connection is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from hopgate import children
 from hopgate.children import Applied, Failed, GateState, Ready, ReportRequest
 from sensor.events import Endpoint
+from sensor.quarantine import Destination
 from sensor.verdict import Governance, Governed, Listener
 
 
@@ -26,12 +28,13 @@ class GateListener(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GovernedAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """A running agent, `namespace/name`. `cgroup_id` is 0 when none could be made for it."""
+    """A running agent, `namespace/name`. `cgroup_id` is 0 when none could be made for it; `quarantine`: it is to be cut off."""
 
     agent: str
     cgroup_id: int
     netns_cookie: int
     listeners: tuple[GateListener, ...]
+    quarantine: bool = False
 
 
 class State(GateState, frozen=True, kw_only=True, tag="state", forbid_unknown_fields=True):
@@ -43,12 +46,16 @@ class State(GateState, frozen=True, kw_only=True, tag="state", forbid_unknown_fi
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
-    """How the sensor is: which loader and why, what it can't see, a sentence each, and its counters."""
+    """How the sensor is: which loader and why, what it can't see, a sentence each, and its counters.
+
+    `unenforced` says which quarantines are not in force as they are asked for, and why; a sentence each.
+    """
 
     loader: str
     why: str
     unseen: tuple[str, ...]
     counters: dict[str, int]
+    unenforced: tuple[str, ...] = ()
 
 
 FromGate = State | ReportRequest
@@ -68,6 +75,11 @@ def decode_from_sensor(line: bytes) -> FromSensor:
     """A line that the sensor wrote. Raises hopgate.children.MessageError."""
     message: FromSensor = children.decode(_from_sensor, line, "the sensor")
     return message
+
+
+def reachable(listeners: Iterable[GateListener]) -> frozenset[Destination]:
+    """What a quarantined agent may still reach: its gate. Raises ValueError for an address that is none."""
+    return frozenset(Destination(Endpoint(ip_address(each.ip), each.port), each.protocol) for each in listeners)
 
 
 def governance(state: State) -> Governance:

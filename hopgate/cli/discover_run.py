@@ -17,7 +17,7 @@ import click
 
 from hopgate.cli import discover_view as view
 from hopgate.cli import output
-from sensor import clock, programs
+from sensor import clock, programs, shadow_agents
 from sensor import data as known
 from sensor.classify import SightingClass
 from sensor.kernel import Kernel, KernelError
@@ -72,6 +72,7 @@ def run(options: Options) -> int:
         else:
             _text(shown, turns, watch=options.watch)
         unregistered = _summarise(watched, shown)
+        _file(shown, options.data)
     if kernel is None:
         return NOT_WATCHED
     return 1 if unregistered else 0
@@ -158,6 +159,24 @@ def _interruption() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _file(shown: _Shown, data: Path) -> None:
+    """Write down the agents that nobody registered, as what can be quarantined by name. Only root can."""
+    found = [sighting for sighting in shown.all() if shadow_agents.is_told(sighting)]
+    if not found or os.geteuid() != 0:
+        return
+    from hopgate.local import folders  # noqa: PLC0415 - as above
+    from hopgate.local.errors import LocalError  # noqa: PLC0415
+    from sensor.shadow_folder import ShadowFolder  # noqa: PLC0415
+
+    try:
+        folder = ShadowFolder(folders.open_data(data))
+        written = [sighting for sighting in found if folder.tell(sighting)]
+    except (OSError, LocalError) as error:
+        click.echo(f"shadow agents are not written down: {error}", err=True)
+        return
+    click.echo(f"shadow agents written down in `{folder.path}`: {len(written)} of {len(found)}", err=True)
 
 
 def _json(shown: _Shown, turns: Iterator[None], *, watch: bool) -> None:

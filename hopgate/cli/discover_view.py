@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hopgate.cli.output import visible
+from sensor import shadow_agents
 from sensor.classify import Likelihood, SightingClass
 from sensor.evidence import DEFINITIONS
 from sensor.sightings import Sighting
@@ -91,6 +92,7 @@ def as_json(sighting: Sighting) -> Mapping[str, Any]:
     program, placed = sighting.program, sighting.program.placement
     return {
         "id": program.id,
+        "shadow_agent": shadow_agents.name(program) if shadow_agents.is_told(sighting) else "",
         "kind": sighting.kind.value,
         "likelihood": sighting.likelihood.value,
         "weight": sighting.weight,

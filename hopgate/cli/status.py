@@ -88,6 +88,7 @@ def _describe(status: Status) -> str:
             f"  sensor     process {sensor.pid}, restarted {sensor.restarts} times, programs loaded by {sensor.loader}: {sensor.why}"
         )
     lines += [f"  not seen   {what}" for what in sensor.unseen]
+    lines += [f"  not cut    {what}" for what in sensor.unenforced]
     lines += [f"  count      sensor.{name} {value}" for name, value in sorted(sensor.counters.items())]
     lines += [f"  count      {name} {value}" for name, value in sorted(status.counters.items())]
     return "\n".join(lines)

@@ -58,8 +58,9 @@ class ConfigurationError(ClientError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedKind:
-    """A kind as the API server has it. An empty `group` is the core. With a `namespace`, only its objects, and with a `label` (`KEY=VALUE`)
-    only those that have it. Of each object only the fields of `keep` are kept, each a part and a name in it; None: all.
+    """A kind as the API server has it. An empty `group` is the core. With a `namespace`, only its objects, with a `label` (`KEY=VALUE`)
+    only those that have it, and with a `field` (`PATH=VALUE`) only those in which it is so. Of each object only the fields of `keep` are
+    kept, each a part and a name in it; None: all.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class WatchedKind:
     version: str = VERSION
     namespace: str | None = None
     label: str | None = None
+    field: str | None = None
     keep: tuple[tuple[str, str], ...] | None = None
     namespaced: bool = True
 

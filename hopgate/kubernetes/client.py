@@ -169,7 +169,7 @@ class Client:
     def _request(self, kind: WatchedKind, **options: Any) -> Any:
         if not kind.group:
             listing = getattr(self._core, f"list_{kind.kind.lower()}{'_for_all_namespaces' if kind.namespaced else ''}")
-            return listing(_preload_content=False, **options)
+            return listing(field_selector=kind.field, _preload_content=False, **options)
         if kind.namespace is not None:
             return self._custom.list_namespaced_custom_object(
                 kind.group, kind.version, kind.namespace, kind.plural, label_selector=kind.label, _preload_content=False, **options

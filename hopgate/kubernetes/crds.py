@@ -22,6 +22,7 @@ from hopgate.resources.kinds import GROUP, VERSION
 CATEGORY: Final = "hopgate"
 # A sensor that sees more of one agent keeps the newest.
 MAX_EVIDENCE: Final = 32
+MAX_REACHED: Final = 32
 
 # Scalars that YAML 1.1 and 1.2 read as the same string without quotes.
 _PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)$)[A-Za-z][A-Za-z0-9-]*", re.IGNORECASE)
@@ -104,14 +105,40 @@ def _shadow_status() -> dict[str, Schema]:
     sight = schemas.mapping(
         "What was seen, and when.", {"time": _time("When."), "message": schemas.text("What.")}, required=("time", "message")
     )
-    evidence = {
-        "description": "Why it is taken for an agent; the newest are kept.",
-        "type": "array",
-        "maxItems": MAX_EVIDENCE,
-        "items": sight,
-        "x-kubernetes-list-type": "atomic",
+    reached = schemas.mapping(
+        "A name, else an address.",
+        {"host": schemas.text("Which."), "provider": schemas.text("Whose model API it is.")},
+        required=("host",),
+    )
+    program = {
+        "name": "Its name.",
+        "executable": "The file that it executes.",
+        "command": "Its command line, as far as it may be shown: names, and no value.",
+        "user": "Its user.",
     }
-    return {"firstSeen": _time("When it was first seen."), "lastSeen": _time("When it was last seen."), "evidence": evidence}
+    where = {
+        "node": "The node.",
+        "namespace": "The pod's namespace.",
+        "workload": "What the pod belongs to: `KIND/NAME`.",
+        "pod": "The pod seen last.",
+        "container": "The container's name; outside of pods its id.",
+        "imageDigest": "Of the container's image, with its algorithm.",
+        "serviceAccount": "The pod's service account.",
+        "unit": "The systemd unit, outside of containers.",
+        "cgroup": "The cgroup seen last, as a path.",
+    }
+    return {
+        "firstSeen": _time("When it was first seen."),
+        "lastSeen": _time("When it was last seen; up to a minute late."),
+        "program": schemas.mapping("What runs.", {name: schemas.text(text) for name, text in program.items()}),
+        "where": schemas.mapping("Where it runs.", {name: schemas.text(text) for name, text in where.items()}),
+        "evidence": _listed("Why it is taken for an agent; the newest are kept.", sight, MAX_EVIDENCE),
+        "reached": _listed("What it talks to: models first.", reached, MAX_REACHED),
+    }
+
+
+def _listed(description: str, item: Schema, at_most: int) -> Schema:
+    return {"description": description, "type": "array", "maxItems": at_most, "items": item, "x-kubernetes-list-type": "atomic"}
 
 
 _AGE: Final = Column(name="Age", path=".metadata.creationTimestamp", type="date")
@@ -213,7 +240,13 @@ DEFINITIONS: Final = (
         namespaced=False,
         status=_shadow_status(),
         columns=(
+            Column(name="In", path=".status.where.namespace"),
+            Column(name="Workload", path=".status.where.workload"),
+            Column(name="Reached", path=".status.reached[0].host"),
             Column(name="Quarantine", path=".spec.quarantine", type="boolean"),
+            Column(name="Quarantined", path='.status.conditions[?(@.type=="Quarantined")].status', wide=True),
+            Column(name="Node", path=".status.where.node", wide=True),
+            Column(name="Command", path=".status.program.command", wide=True),
             Column(name="First Seen", path=".status.firstSeen", type="date"),
             Column(name="Last Seen", path=".status.lastSeen", type="date"),
             _AGE,

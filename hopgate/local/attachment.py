@@ -107,18 +107,21 @@ class Attachment:
 
     def governed(self) -> GovernedAgent:
         """By what the sensor knows this agent's connections, and where its gate listens. Raises OSError."""
-        envoy = 0 if self._surroundings.cgroup is None else self._surroundings.cgroup.id
-        own = self._surroundings.own_cgroup_id
-        ports = ((TCP, namespace.PROXY_PORT, envoy), (TCP, namespace.DNS_PORT, own), (UDP, namespace.DNS_PORT, own))
         return GovernedAgent(
             agent=str(self.spec.agent),
             cgroup_id=self.spec.cgroup_id,
             netns_cookie=kernel.within(self.spec.namespace, kernel.netns_cookie),
-            listeners=tuple(
-                GateListener(protocol=protocol, ip=ip, port=port, cgroup_id=cgroup_id)
-                for protocol, port, cgroup_id in ports
-                for ip in ("127.0.0.1", "::1")
-            ),
+            listeners=self._listeners(),
+        )
+
+    def _listeners(self) -> tuple[GateListener, ...]:
+        envoy = 0 if self._surroundings.cgroup is None else self._surroundings.cgroup.id
+        own = self._surroundings.own_cgroup_id
+        ports = ((TCP, namespace.PROXY_PORT, envoy), (TCP, namespace.DNS_PORT, own), (UDP, namespace.DNS_PORT, own))
+        return tuple(
+            GateListener(protocol=protocol, ip=ip, port=port, cgroup_id=cgroup_id)
+            for protocol, port, cgroup_id in ports
+            for ip in ("127.0.0.1", "::1")
         )
 
     @property
@@ -177,6 +180,8 @@ class Attachment:
             inbound=None if self.inbound is None else str(self.inbound),
             envoy_restarts=self._envoy.restarts,
             refused_packets=refused,
+            cgroup_id=self.spec.cgroup_id,
+            listeners=self._listeners(),
         )
 
     def name_counters(self) -> dict[str, int]:

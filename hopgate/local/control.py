@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from hopgate.local.errors import LocalError
+from sensor.state import GateListener
 
 # A status of some hundred agents fits; a seqpacket of more than the socket's buffer would be refused by the kernel.
 MAX_PACKET_BYTES = 180_000
@@ -70,6 +71,8 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     inbound: str | None
     envoy_restarts: int
     refused_packets: int
+    cgroup_id: int = 0
+    listeners: tuple[GateListener, ...] = ()
 
 
 class SensorStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +84,7 @@ class SensorStatus(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     unseen: tuple[str, ...]
     counters: dict[str, int]
+    unenforced: tuple[str, ...] = ()
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status-report"):

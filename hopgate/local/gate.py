@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from authz import recording as decisions
 from authz import upstream_names
 from authz.certificates import CertificateServer
@@ -221,6 +223,7 @@ class Gate:
         self._certificates.refresh()  # a name that is registered no more must not keep its certificate
         for attachment in self._attachments:
             attachment.registry_changed(loaded.registry)
+        await self._tell_sensor()  # who is quarantined
 
     def _outside_hosts(self) -> set[str]:
         return upstream_names.outside_hosts(self.registry)
@@ -265,11 +268,18 @@ class Gate:
         await self._sensor.update(
             SensorState(
                 sequence=self._sensor_sequence,
-                agents=tuple(self._governed.values()),
+                agents=tuple(
+                    structs.replace(governed, quarantine=self._is_quarantined(attachment.spec.agent))
+                    for attachment, governed in self._governed.items()
+                ),
                 gate_cgroups=() if self._cgroup is None else (self._cgroup.id,),
                 gate_processes=tuple(pid for pid in own if pid is not None),
             )
         )
+
+    def _is_quarantined(self, agent: ObjectName) -> bool:
+        registered = self.registry.agents.get(agent)
+        return registered is not None and registered.quarantine
 
     def _issue(self, host: str) -> Leaf | None:
         return self._authority.issue(host, int(time.time())) if self.registry.opens(host) else None

@@ -54,6 +54,7 @@ class SensorProcess:
         self._missing = "the sensor is starting" if wanted else "the sensor is switched off (--no-sensor)"
         self._wanted = wanted
         self._ready = False
+        self._state = State(sequence=0)
         self._starting: asyncio.Task[None] | None = None
 
     @property
@@ -73,6 +74,7 @@ class SensorProcess:
 
     async def update(self, state: State) -> None:
         """Tell the sensor the gate's state, and wait a moment until it has it; what is not there yet gets it first of all."""
+        self._state = state
         if not self._ready:
             self._process.keep(state)
             return
@@ -93,6 +95,15 @@ class SensorProcess:
             why=report.why if report is not None else "",
             unseen=unseen,
             counters=report.counters if report is not None else {},
+            unenforced=report.unenforced if report is not None else self._unenforced(),
+        )
+
+    def _unenforced(self) -> tuple[str, ...]:
+        """Without a sensor nobody cuts an agent off, but what it did before holds."""
+        return tuple(
+            f"`{agent.agent}`: the sensor, which cuts agents off, does not answer or does not run; the gate still refuses all hops"
+            for agent in self._state.agents
+            if agent.quarantine
         )
 
     async def stop(self) -> None:

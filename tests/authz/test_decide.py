@@ -226,6 +226,17 @@ class TestInbound:
         assert (verdict.caller, verdict.user, verdict.transaction) == (PLANNER, user, "t1")
         assert verdict.remove_headers == ("x-hopgate-token",)
 
+    @pytest.mark.parametrize(
+        ("who", "reason"),
+        [(RESEARCHER, Reason.QUARANTINED), (PLANNER, Reason.QUARANTINED), (ObjectName("other", "outsider"), Reason.PERMITTED)],
+        ids=["the one asked", "the one that asks", "somebody else"],
+    )
+    def test_denies_what_is_asked_of_or_by_a_quarantined_agent(self, snapshot: Snapshot, who: ObjectName, reason: Reason) -> None:
+        agents = {**snapshot.registry.agents, who: replace(snapshot.registry.agents[who], quarantine=True)}
+        changed = replace(snapshot, registry=replace(snapshot.registry, agents=agents))
+        verdict = self.judge(changed, self.check(changed, self.token()))
+        assert verdict.reason is reason, verdict.message
+
     def test_denies_without_a_token(self, snapshot: Snapshot) -> None:
         assert self.judge(snapshot, self.check(snapshot)).reason is Reason.HOP_TOKEN_MISSING
 

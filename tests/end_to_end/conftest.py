@@ -30,8 +30,8 @@ class World:
     issuer: Issuer
 
 
-def build(folder: Path, stack: ExitStack) -> World:
-    """The world in `folder`; everything ends with `stack`."""
+def build(folder: Path, stack: ExitStack, *options: str) -> World:
+    """The world in `folder`; everything ends with `stack`. `options` go to `hopgate up`."""
     made = credentials.server_certificate("api.openai.com", datetime.datetime.now(datetime.UTC), "web.example.com", "api.anthropic.com")
     outside = folder / "outside"
     outside.mkdir(mode=0o700)
@@ -69,7 +69,7 @@ def build(folder: Path, stack: ExitStack) -> World:
         "anthropic": anthropic.port,
     }
     issuer = Issuer("https://login.example")
-    gate = Gate(folder, manifests.world(ports=ports, authority_pem=made.authority_pem, jwks=issuer.jwks()))
+    gate = Gate(folder, manifests.world(ports=ports, authority_pem=made.authority_pem, jwks=issuer.jwks()), *options)
     stack.callback(gate.stop)
     gate.start()
     return World(gate=gate, raw=raw, web=web, issuer=issuer)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sensor.shadow_folder import ShadowFolder
 from tests.end_to_end.conftest import World
 from tests.end_to_end.gates import HOPGATE, PROGRAMS, environment, wait
 
@@ -70,3 +71,6 @@ def test_a_governed_agent_is_registered_and_the_same_program_without_the_gate_is
         ungoverned = wait(lambda: of_script(output, f"127.0.0.1:{world.raw.port}"), "the shadow is told")
         assert [(each["kind"], each["agent"]) for each in ungoverned] == [("Shadow", "")]
         assert not [each for each in found(output).values() if "envoy" in each["program"]]
+    assert ungoverned[0]["shadow_agent"] in ShadowFolder(world.gate.data).read().shadows
+    assert governed[0]["shadow_agent"] == ""
+    assert f"shadow agents written down in `{world.gate.data}/shadow-agents`: " in (tmp_path / "discover.stderr").read_text()

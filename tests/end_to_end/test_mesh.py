@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from tests.end_to_end import mesh_envoy
-from tests.end_to_end.gates import HOPGATE, Gate, environment
+from tests.end_to_end.gates import HOPGATE, Gate, environment, wait
 from tests.end_to_end.mesh_authority import Authority
 from tests.end_to_end.mesh_envoy import OwnEnvoy
 from tests.end_to_end.upstreams import Upstream
@@ -143,6 +143,23 @@ def test_an_envoy_before_one_destination_takes_no_other(tmp_path: Path) -> None:
         assert pinned.call("planner")[0] == 200
         assert pinned.call("planner", host="others.example.org")[0] == 403
         assert pinned.reason() == ("Mesh", "demo/planner", "HostMismatch")
+
+
+def test_a_quarantined_peer_is_refused_until_it_is_released(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        mesh = start(tmp_path / "mesh", stack)
+        path = mesh.gate.resources / "all.yaml"
+        assert mesh.call("planner")[0] == 200
+        path.write_text(
+            MANIFESTS.replace("name: planner, namespace: demo}\n", "name: planner, namespace: demo}\nspec: {quarantine: true}\n", 1)
+        )
+        wait(lambda: mesh.call("planner")[0] == 403, "it is refused")
+        assert mesh.reason() == ("Mesh", "demo/planner", "Quarantined")
+        arrived = len(mesh.upstream.received)
+        assert mesh.call("planner")[0] == 403
+        assert len(mesh.upstream.received) == arrived
+        path.write_text(MANIFESTS)
+        wait(lambda: mesh.call("planner")[0] == 200, "it is free again")
 
 
 def test_without_a_gate_nothing_passes_and_with_another_credential_nobody(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -107,3 +108,19 @@ def test_a_message_of_any_length_and_any_attributes_is_read_to_an_end(length: in
     with contextlib.suppress(OSError):
         list(open_connections.parse(struct.pack("=IHHII", length, 20, 0, 0, 0) + body))
         list(open_connections.parse(struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body + bytes(16)))
+
+
+def test_a_protocol_that_the_kernel_has_no_list_of_is_said() -> None:
+    with pytest.raises(OSError, match="Protocol not supported"):
+        list(open_connections.list_sockets(socket.IPPROTO_RSVP))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ports = {found.local_port for found in open_connections.list_sockets(socket.IPPROTO_TCP)}
+        assert listening.getsockname()[1] in ports
+
+
+def test_an_answer_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_connections, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(open_connections, "_DONE", -1)  # as if the end of the kernel's answer were lost
+    with pytest.raises(OSError, match=os.strerror(errno.ETIMEDOUT)) as raised:
+        list(open_connections.list_sockets())
+    assert raised.value.errno == errno.ETIMEDOUT

@@ -15,6 +15,7 @@ import pytest
 from hopgate.local import cgroups
 from hopgate.local.sensor_process import SensorProcess
 from sensor import objects
+from sensor.shadow_folder import ShadowFolder
 from sensor.state import GovernedAgent, State
 from tests.sensor.model_world import ModelWorld
 
@@ -81,3 +82,10 @@ async def test_an_unregistered_agent_is_written_down_and_a_registered_one_and_no
     assert any("api.openai.com" in sentence for sentence in last["evidence"])
     assert last["first_seen"] <= last["last_seen"] <= last["time"]
     assert sightings(data, "ordinary.py") == sightings(data, "registered.py") == []
+    written = {name: each for name, each in ShadowFolder(data).read().shadows.items() if name.endswith(last["id"])}
+    (shadow,) = written.values()
+    assert (shadow.quarantine, shadow.cgroup) == (False, last["cgroup"])
+    assert shadow.manifest["status"]["reached"][0]["host"] == "api.openai.com"
+    assert [piece["message"] for piece in shadow.manifest["status"]["evidence"]]
+    told = [each.manifest["status"]["program"].get("command", "") for each in ShadowFolder(data).read().shadows.values()]
+    assert not [command for command in told if "ordinary.py" in command or "registered.py" in command]

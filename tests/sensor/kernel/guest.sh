@@ -23,7 +23,8 @@ if [ ! -d "$home" ]; then
 	mkdir -p "$making/root/bin" "$making/root/modules" "$making/done"
 	(cd "$making" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2 && dpkg -x ./*.deb files)
 	modules=(drivers/virtio/virtio drivers/virtio/virtio_ring drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci_modern_dev
-		drivers/virtio/virtio_pci fs/netfs/netfs fs/fscache/fscache net/9p/9pnet net/9p/9pnet_virtio fs/9p/9p fs/overlayfs/overlay)
+		drivers/virtio/virtio_pci fs/netfs/netfs fs/fscache/fscache net/9p/9pnet net/9p/9pnet_virtio fs/9p/9p fs/overlayfs/overlay
+		net/ipv4/inet_diag net/ipv4/tcp_diag net/ipv4/udp_diag)
 	for module in "${modules[@]}"; do
 		cp "$making"/files/lib/modules/*/kernel/"$module".ko "$making/root/modules/"
 	done

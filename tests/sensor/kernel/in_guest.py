@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 from sensor import libbpf, programs
+from sensor.enforcement import Enforcement, uninstall
 from sensor.kernel import Loader
+from sensor.quarantine import Origin, Wanted
 
 LSM_MAC = 27  # linux/bpf.h BPF_LSM_MAC
 
@@ -34,10 +36,35 @@ def lsm(path: Path) -> list[bool]:
     return [before, during, other, can_make(socket.AF_PACKET)]
 
 
+def quarantine() -> list[str]:
+    """What a child in a cgroup of its own gets from connect(2): before it is cut off, while it is, and after."""
+    cgroup = programs.root() / "quarantined"
+    cgroup.mkdir()
+    server = socket.create_server(("127.0.0.1", 0))
+    wanted = Wanted(cgroup_id=cgroup.stat().st_ino, subject="demo/planner")
+
+    def connect() -> str:
+        if (child := os.fork()) == 0:
+            (cgroup / "cgroup.procs").write_text("0")
+            with socket.socket() as client:
+                os._exit(client.connect_ex(server.getsockname()))
+        return os.strerror(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    with Enforcement() as enforcement:
+        said = [connect()]
+        enforcement.begin(wanted, Origin.COMMAND)
+        said.append(connect())
+        enforcement.end(wanted.cgroup_id)
+        said.append(connect())
+        said += enforcement.gaps
+    uninstall()
+    return said
+
+
 def main() -> None:
     with contextlib.closing(programs.open(loader=Loader.CO_RE)) as kernel:
         hooks = {hook.name: hook.reason if not hook.attached else "" for hook in kernel.hooks}
-    print(json.dumps({"release": os.uname().release, "hooks": hooks, "lsm": lsm(Path(sys.argv[1]))}))
+    print(json.dumps({"release": os.uname().release, "hooks": hooks, "lsm": lsm(Path(sys.argv[1])), "quarantine": quarantine()}))
 
 
 if __name__ == "__main__":

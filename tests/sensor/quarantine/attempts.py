@@ -41,6 +41,7 @@ def fast_open(argument: str) -> object:
     kind, port = split(argument)
     with socket.socket(family_of(kind)) as one:
         one.sendto(b"x", MSG_FASTOPEN, (LOOPBACK[kind], port))
+        one.settimeout(5)
         return one.recv(16).decode()
 
 
@@ -96,6 +97,7 @@ def ring(argument: str) -> object:
     """connect(2) by io_uring (io_uring(7)): what the kernel answered."""
     _, port = split(argument)
     client = socket.socket()
+    client.settimeout(5)
     libc = ctypes.CDLL(None, use_errno=True)
     parameters = ctypes.create_string_buffer(120)
     descriptor = libc.syscall(425, 4, parameters)
@@ -125,6 +127,7 @@ def hold(argument: str) -> object:
     name, _, rest = argument.partition(":")
     kind, port = split(rest)
     one = socket.socket(family_of(kind), socket.SOCK_STREAM if name == "tcp" else socket.SOCK_DGRAM)
+    one.settimeout(10)
     one.connect((LOOPBACK[kind], port))
     if name == "udp":
         one.send(b"x")
@@ -150,7 +153,7 @@ def in_child_cgroup(argument: str) -> object:
 def given_away(argument: str) -> object:
     """A connection that stands is handed to a process of another cgroup, which speaks over it when it is told to."""
     kind, port = split(argument)
-    one = socket.create_connection((LOOPBACK[kind], port))
+    one = socket.create_connection((LOOPBACK[kind], port), 10)
     one.recv(16)
     if os.fork():
         one.close()

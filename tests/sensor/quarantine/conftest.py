@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from tests.network_namespaces import Namespace
 
 ATTEMPTS = Path(__file__).parent / "attempts.py"
 ADDRESSES = {"ip4": "127.0.0.1", "ip6": "::1", "mapped": "127.0.0.1"}
+# Generous: it only ends a test that would never.
+SECONDS = 30
 _numbers = itertools.count(1)
 
 
@@ -121,13 +124,25 @@ class World:
     def launch(self, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         """Start a program that ends with the test."""
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self._started.append(subprocess.Popen(command, text=True, **pipes, **options))
+        # A session of its own: what it forks holds its pipes open, and ends with it.
+        self._started.append(subprocess.Popen(command, text=True, start_new_session=True, **pipes, **options))
         return self._started[-1]
+
+    @staticmethod
+    def line(process: subprocess.Popen[str]) -> str:
+        """The next line that a program writes, within a deadline. Its output is read by nothing else while it is waited for."""
+        assert process.stdout is not None
+        reader = threading.Thread(target=lambda: lines.append(process.stdout.readline()), daemon=True)  # type: ignore[union-attr]
+        lines: list[str] = []
+        reader.start()
+        reader.join(SECONDS)
+        assert lines, f"nothing was written in {SECONDS} s"
+        return lines[0]
 
     def attempt(self, attempt: str, argument: str = "", *, cgroup: Path | None = None) -> dict[str, Any]:
         """Do one attempt; what came of it."""
         started = self.start(attempt, argument, cgroup=cgroup)
-        out, err = started.communicate(timeout=30)
+        out, err = started.communicate(timeout=SECONDS)
         if started.returncode < 0:
             return {"killed": -started.returncode}
         assert started.returncode == 0, err
@@ -136,8 +151,10 @@ class World:
 
     def remove(self) -> None:
         for each in self._started:
-            each.kill()
-            each.communicate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(each.pid, signal.SIGKILL)
+            with contextlib.suppress(ValueError):  # its pipes are closed
+                each.communicate(timeout=SECONDS)
         with contextlib.suppress(KernelError, OSError):
             enforcement.uninstall(self.pins)
         if self.bpffs.is_mount():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import signal
-import subprocess
 
 import pytest
 
@@ -73,10 +72,10 @@ def test_an_open_connection_is_cut_within_a_second(world: World, enforced: Enfor
     kept = world.start("hold", f"{protocol}:{kind}:{world.gate.port}")
     beside = world.start("hold", f"{protocol}:{kind}:{world.server.port}", cgroup=world.sibling)
     for each in (held, kept, beside):
-        assert _line(each) == "stands\n"
+        assert World.line(each) == "stands\n"
     began = now_ns()
     cut = enforced.begin(world.wanted(kind), Origin.COMMAND)
-    said = json.loads(_line(held))["reached"]
+    said = json.loads(World.line(held))["reached"]
     assert (cut.ended, cut.failed) == (1, 0)
     assert said["said"] == {"refused": errno.ECONNABORTED}
     assert said["at"] - began < 1_000_000_000
@@ -87,10 +86,10 @@ def test_an_open_connection_is_cut_within_a_second(world: World, enforced: Enfor
 def test_a_socket_that_was_handed_on_speaks_no_more(world: World, enforced: Enforcement) -> None:
     """It is its maker's socket, whoever holds it."""
     free = world.start("given_away", f"ip4:{world.server.port}")
-    assert _line(free) == "stands\n"
+    assert World.line(free) == "stands\n"
     assert json.loads(free.communicate("x", timeout=30)[0].splitlines()[0]) == {"child": "again"}
     caught = world.start("given_away", f"ip4:{world.server.port}")
-    assert _line(caught) == "stands\n"
+    assert World.line(caught) == "stands\n"
     enforced.begin(world.wanted(), Origin.COMMAND)
     assert json.loads(caught.communicate("x", timeout=30)[0].splitlines()[0]) == {"child": f"refused {errno.ECONNABORTED}"}
 
@@ -99,7 +98,7 @@ def test_packets_of_an_open_connection_are_dropped_also_when_nobody_ends_it(
     world: World, enforced: Enforcement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caught = world.start("given_away", f"ip4:{world.server.port}")
-    assert _line(caught) == "stands\n"
+    assert World.line(caught) == "stands\n"
     monkeypatch.setattr("sensor.cutting.cut", lambda *_: None)
     enforced.begin(world.wanted(), Origin.COMMAND)
     said = json.loads(caught.communicate("x", timeout=30)[0].splitlines()[0])
@@ -118,8 +117,3 @@ def test_what_was_refused_is_counted(world: World, enforced: Enforcement) -> Non
     assert (standing.subject, standing.origin) == ("demo/planner", Origin.COMMAND)
     assert (standing.refused_connections, standing.refused_sockets, standing.dropped_packets) == (3, 1, 0)
     assert {each.protocol for each in standing.allowed} >= {TCP}
-
-
-def _line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()

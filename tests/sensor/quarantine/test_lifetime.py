@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from sensor import enforcement, libbpf, objects, quarantine
-from sensor.enforcement import Enforcement
+from sensor.enforcement import Enforcement, PinsHeldError
 from sensor.quarantine import Origin, QuarantineError
-from tests.sensor.quarantine.conftest import World
+from tests.sensor.quarantine.conftest import SECONDS, World
 
 pytestmark = [pytest.mark.root, pytest.mark.bpf]
 
@@ -24,7 +24,7 @@ HELLO = {"reached": "hello"}
 BEGIN = """
 import sys, time
 from pathlib import Path
-from sensor.enforcement import Enforcement
+from sensor.enforcement import Enforcement, PinsHeldError
 from sensor.quarantine import Origin, Wanted
 enforcement = Enforcement(Path(sys.argv[1]))
 for number in sys.argv[2:]:
@@ -54,10 +54,9 @@ def links(pins: Path) -> set[tuple[int, int]]:
 
 def test_it_holds_when_who_began_it_is_killed_and_the_next_one_adopts_it(world: World) -> None:
     began = begin(world, world.cgroup)
-    assert began.stdout is not None
-    assert began.stdout.readline() == "begun\n"
+    assert World.line(began) == "begun\n"
     began.send_signal(signal.SIGKILL)
-    began.communicate()
+    began.communicate(timeout=SECONDS)
     assert world.attempt("tcp", f"ip4:{world.server.port}") == REFUSED
     standing = links(world.pins)
     (read,) = enforcement.read(world.pins)
@@ -141,8 +140,7 @@ def test_an_uninstall_leaves_nothing(world: World) -> None:
 
 def test_what_must_stay_reachable_is_never_cut_off(world: World) -> None:
     keeper = world.start("hold", f"tcp:ip4:{world.server.port}", cgroup=world.cgroup)
-    assert keeper.stdout is not None
-    assert keeper.stdout.readline() == "stands\n"
+    assert World.line(keeper) == "stands\n"
     root = world.wanted(cgroup=world.cgroup.parent.parent)
     with Enforcement(world.pins, protected=[keeper.pid]) as made:
         for refused in (root, world.wanted(), world.wanted(cgroup=world.cgroup.parent)):
@@ -193,6 +191,16 @@ def test_both_sides_have_one_layout() -> None:
     """
     command = ("clang", "-x", "c", "-fsyntax-only", "-Werror", "-")
     done = [
-        subprocess.run(command, input=text, text=True, capture_output=True, check=False) for text in (source, source.replace("26", "27"))
+        subprocess.run(command, input=text, text=True, capture_output=True, check=False, timeout=SECONDS)
+        for text in (source, source.replace("26", "27"))
     ]
     assert [each.returncode == 0 for each in done] == [True, False]
+
+
+def test_who_never_lets_go_of_the_pins_holds_nobody_up_without_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enforcement, "_LOCK_SECONDS", 0.2)
+    with Enforcement(world.pins):
+        for attempt in (lambda: Enforcement(world.pins), lambda: enforcement.read(world.pins), lambda: enforcement.uninstall(world.pins)):
+            with pytest.raises(PinsHeldError, match="another process holds it"):
+                attempt()
+    assert enforcement.read(world.pins) == []
