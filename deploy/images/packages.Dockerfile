@@ -1,4 +1,4 @@
-# What the images hold beside hopgate itself: packages of others, which seldom change. The target says for which image: services, proxy, demo.
+# What the images hold beside hopgate itself: packages of others, which seldom change. The target says for which image: services, sensor, proxy, demo.
 # The build context is the one of `Dockerfile`. No compiler, no package installer, no program that gives rights (setuid, setgid, file
 # capabilities) is left in them.
 
@@ -17,6 +17,13 @@ WORKDIR /
 FROM plain AS services
 RUN --mount=type=bind,source=wheels,target=/wheels python3 -m venv --without-pip /opt/hopgate \
  && python3 /wheels/pip.whl/pip --python /opt/hopgate/bin/python install --no-index --no-deps --no-cache-dir /wheels/services/*.whl
+
+# libbpf brings programs into the kernel. Installed by dpkg, so that the SBOM finds it.
+FROM plain AS sensor
+RUN --mount=type=bind,source=debs,target=/debs dpkg --install --log=/dev/null --path-exclude='/usr/share/doc/*' \
+    --path-include='/usr/share/doc/*/copyright' /debs/*.deb
+RUN --mount=type=bind,source=wheels,target=/wheels python3 -m venv --without-pip /opt/hopgate \
+ && python3 /wheels/pip.whl/pip --python /opt/hopgate/bin/python install --no-index --no-deps --no-cache-dir /wheels/sensor/*.whl
 
 FROM plain AS demo
 RUN --mount=type=bind,source=wheels,target=/wheels python3 -m venv --without-pip /opt/hopgate \

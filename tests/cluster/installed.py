@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,14 @@ from tests.cluster.api_server import ApiServer, eventually
 from tests.cluster.helm import CHART, NAMESPACE, RELEASE, Helm
 from tests.cluster.node import Node
 
-COMPONENTS: Final = ("authz", "webhooks", "controller")
-# Who makes tokens in a cluster of the tests.
-VALUES: Final[Mapping[str, Any]] = {"authz": {"tokenIssuer": "https://kubernetes.default.svc"}}
+COMPONENTS: Final[Mapping[str, str]] = {
+    "authz": "deployment",
+    "webhooks": "deployment",
+    "controller": "deployment",
+    "sensor": "daemonset",
+}
+# Who makes tokens in a cluster of the tests; and a sensor that looks.
+VALUES: Final[Mapping[str, Any]] = {"authz": {"tokenIssuer": "https://kubernetes.default.svc"}, "sensor": {"enabled": True}}
 READY_SECONDS: Final = 300.0
 _READ: Final = """
 import json, pathlib
@@ -44,7 +50,7 @@ class Installed:
         """Wait until every pod of every part is there and of the present revision."""
         try:
             for component in COMPONENTS:
-                eventually(lambda name=f"{RELEASE}-{component}": self._is_ready(name), f"{component} is ready", seconds)  # type: ignore[misc]
+                eventually(functools.partial(self._is_ready, component), f"{component} is ready", seconds)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.story()}") from error
 
@@ -76,12 +82,18 @@ class Installed:
     def _log(self, pod: str) -> str:
         return self.server.kubectl("logs", "--namespace", NAMESPACE, pod, "--tail=20", "--all-containers", "--ignore-errors")
 
-    def _is_ready(self, name: str) -> bool:
+    def _is_ready(self, component: str) -> bool:
         self.server.check()
-        found = json.loads(self.server.kubectl("get", "deployment", name, "--namespace", NAMESPACE, "--output", "json"))
-        status, wanted = found.get("status", {}), found["spec"]["replicas"]
-        current = status.get("observedGeneration") == found["metadata"]["generation"]
-        return bool(current and status.get("readyReplicas") == status.get("updatedReplicas") == status.get("replicas") == wanted)
+        kind = COMPONENTS[component]
+        found = json.loads(self.server.kubectl("get", kind, f"{RELEASE}-{component}", "--namespace", NAMESPACE, "--output", "json"))
+        status = found.get("status", {})
+        if status.get("observedGeneration") != found["metadata"]["generation"]:
+            return False
+        if kind == "daemonset":
+            wanted = status["desiredNumberScheduled"]
+            return bool(wanted and status.get("numberReady") == status.get("updatedNumberScheduled") == wanted)
+        wanted = found["spec"]["replicas"]
+        return bool(status.get("readyReplicas") == status.get("updatedReplicas") == status.get("replicas") == wanted)
 
 
 def install(node: Node, helm: Helm, images: Mapping[str, Image]) -> Installed:

@@ -44,6 +44,8 @@ mount --bind "$1/run" /run
 mount --bind "$1/lib" /var/lib
 mount --bind "$1/log" /var/log
 mkdir -p /run/lock
+# As systemd does: what is pinned there outlives whoever pinned it, but not this node.
+mount -t bpf bpf /sys/fs/bpf
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 ip link set lo up

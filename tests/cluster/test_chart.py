@@ -109,6 +109,11 @@ def test_the_page_has_every_setting_with_its_default() -> None:
         ({"injection": {"proxyHeapMebibytes": "160Mi"}}, "/injection/proxyHeapMebibytes"),
         ({"webhooks": {"spool": {"claimName": "Records"}}}, "/webhooks/spool/claimName"),
         ({"controller": {"replicas": 1.5}}, "/controller/replicas"),
+        ({"sensor": {"enabled": "yes"}}, "/sensor/enabled"),
+        ({"sensor": {"enforce": 1}}, "/sensor/enforce"),
+        ({"sensor": {"replicas": 1}}, "/sensor"),
+        ({"sensor": {"spool": {"type": "hostPath"}}}, "/sensor/spool/type"),
+        ({"sensor": {"priorityClassName": "Very High"}}, "/sensor/priorityClassName"),
         ({"secretNamespaces": ["Demo"]}, "/secretNamespaces/0"),
         ({"secretNamespaces": "demo"}, "/secretNamespaces"),
         ({"certificates": {"certManager": {"issuerRef": {"kind": "Cluster"}}}}, "/certificates/certManager/issuerRef/kind"),
@@ -136,6 +141,7 @@ def test_a_mistake_is_refused_by_its_key(helm: Helm, values: dict[str, Any], nam
         ({"authz.enabled": False}, {"injection.enabled": False}, "injection.enabled needs authz.enabled"),
         ({"controller.enabled": False}, {"authz.enabled": False, "injection.enabled": False}, "authz.enabled needs controller.enabled"),
         ({"authz.spool.type": "Claim"}, {"authz.spool.claimName": "records"}, "authz.spool.claimName"),
+        ({"sensor.enabled": True, "sensor.spool.type": "Claim"}, {"sensor.spool.claimName": "records"}, "sensor.spool.claimName"),
         ({"webhooks.spool.type": "Claim"}, {"webhooks.spool.claimName": "records"}, "webhooks.spool.claimName"),
         (
             {"certificates.certManager.enabled": True},
@@ -165,6 +171,11 @@ def test_parts_that_cant_do_without_each_other_are_said(helm: Helm, values: dict
     with pytest.raises(HelmError, match=re.escape(said)):
         helm.template(nested(values))
     helm.template(nested({**values, **mended}))
+
+
+@pytest.mark.parametrize("file", ["values.yaml", "discovery-only.yaml"])
+def test_helm_finds_nothing_amiss(helm: Helm, file: str) -> None:
+    assert "1 chart(s) linted, 0 chart(s) failed" in helm.run("lint", "--strict", str(CHART), "--values", str(CHART / file))
 
 
 def test_a_namespace_of_the_clusters_own_is_refused(helm: Helm) -> None:
@@ -215,6 +226,48 @@ def test_every_pod_is_confined_and_asked_whether_it_lives(helm: Helm) -> None:
         for volume in pod.get("volumes", ()):
             if "secret" in volume:
                 assert [item["key"] for item in volume["secret"]["items"]] == ["tls.crt", "tls.key"]
+
+
+def test_the_sensor_is_there_when_it_is_switched_on_and_mounts_nothing_to_change_the_node_with(helm: Helm) -> None:
+    assert of_kind(helm.manifests(), "DaemonSet") == []
+    [found] = of_kind(helm.manifests(nested({"sensor.enabled": True})), "DaemonSet")
+    pod = found["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    context = container["securityContext"]
+    assert (pod["hostPID"], pod.get("hostNetwork", False), context.get("privileged", False)) == (True, False, False)
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+    assert context["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"]}
+    assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
+    assert "--enforce" not in container["args"]
+    assert _node_folders(pod) == {"/sys/fs/cgroup": True}
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert pod["priorityClassName"] == "system-node-critical"
+
+
+def test_a_sensor_that_enforces_may_end_connections_and_keep_programs_in_the_kernel(helm: Helm) -> None:
+    [found] = of_kind(helm.manifests(nested({"sensor.enabled": True, "sensor.enforce": True})), "DaemonSet")
+    pod = found["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["securityContext"]["capabilities"]["add"] == ["SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"]
+    assert "--enforce" in container["args"]
+    assert _node_folders(pod) == {"/sys/fs/cgroup": True, "/sys/fs/bpf": False}
+
+
+def test_the_values_for_discovery_alone_bring_nothing_that_stands_in_the_way_of_anybody(helm: Helm) -> None:
+    given = yaml.safe_load((CHART / "discovery-only.yaml").read_text())
+    made = sorted(each["kind"] for each in helm.manifests(given))
+    assert made == ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "NetworkPolicy", "ServiceAccount"]
+    assert not given["sensor"]["enforce"]
+
+
+def _node_folders(pod: Mapping[str, Any]) -> dict[str, bool]:
+    """What of the node a pod's container sees: by its path on the node, whether it may only be read."""
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    [container] = pod["containers"]
+    mounts = {paths[mount["name"]]: mount for mount in container["volumeMounts"] if mount["name"] in paths}
+    assert all(mount["mountPath"] == path for path, mount in mounts.items())
+    return {path: mount.get("readOnly", False) for path, mount in mounts.items()}
 
 
 def test_pods_are_injected_as_the_code_would_by_itself(helm: Helm) -> None:
@@ -298,7 +351,7 @@ def test_the_policy_on_the_gates_containers_names_them_all(helm: Helm) -> None:
 
 def test_every_right_has_its_reason(helm: Helm) -> None:
     """Each rule stands below a comment."""
-    text = helm.template()
+    text = helm.template(nested({"sensor.enabled": True, "sensor.enforce": True}))
     for document in text.split("\n---"):
         if re.search(r"^kind: (Cluster)?Role$", document, re.MULTILINE):
             lines = document.splitlines()

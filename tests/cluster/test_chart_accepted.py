@@ -13,6 +13,7 @@ from tests.cluster.api_server import ApiServer
 from tests.cluster.helm import NAMESPACE, Helm, as_list, of_kind
 from tests.cluster.values import TABLE, nested, sensible
 
+WORKLOADS = ("DaemonSet", "Deployment")
 ROWS = pairs.rows(TABLE, sensible)
 
 
@@ -52,8 +53,8 @@ def test_the_server_accepts_what_the_chart_makes(server: ApiServer, helm: Helm, 
     assert manifests == [] or dangling(manifests) == set()
     if manifests:
         server.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", stdin=as_list(manifests))
-    on = {each["metadata"]["name"] for each in of_kind(manifests, "Deployment")}
-    components = {"authz": "authz.enabled", "controller": "controller.enabled"}
+    on = {each["metadata"]["name"] for each in of_kind(manifests, *WORKLOADS)}
+    components = {"authz": "authz.enabled", "controller": "controller.enabled", "sensor": "sensor.enabled"}
     expected = {f"hopgate-{name}" for name, key in components.items() if values[key]}
     if values["validation.enabled"] or values["injection.enabled"]:
         expected.add("hopgate-webhooks")
@@ -91,8 +92,9 @@ def _named(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for webhook in manifest["webhooks"]:
             yield "Service", webhook["clientConfig"]["service"]["name"]
     elif kind in {"Service", "NetworkPolicy", "PodDisruptionBudget"}:
-        yield "Deployment", str(manifest["metadata"]["name"])
-    elif kind == "Deployment":
+        component = manifest["metadata"]["labels"]["app.kubernetes.io/component"]
+        yield "DaemonSet" if component == "sensor" else "Deployment", str(manifest["metadata"]["name"])
+    elif kind in WORKLOADS:
         pod = manifest["spec"]["template"]["spec"]
         yield "ServiceAccount", pod["serviceAccountName"]
         for volume in pod.get("volumes", ()):

@@ -16,8 +16,11 @@ _ENVOYS = [
 
 
 def _component(name: str) -> dict[str, Sequence[Any]]:
+    return {f"{name}.replicas": (2, 1, 3), **_pods(name)}
+
+
+def _pods(name: str) -> dict[str, Sequence[Any]]:
     return {
-        f"{name}.replicas": (2, 1, 3),
         f"{name}.resources": ({}, _LIMITED),
         f"{name}.nodeSelector": ({}, {"kubernetes.io/os": "linux"}),
         f"{name}.tolerations": ([], [{"key": "dedicated", "operator": "Equal", "value": "gate", "effect": "NoSchedule"}]),
@@ -56,6 +59,11 @@ TABLE: Mapping[str, Sequence[Any]] = {
     **_component("webhooks"),
     **_spool("webhooks"),
     **_component("controller"),
+    "sensor.enabled": (True, False),
+    "sensor.enforce": (False, True),
+    **_pods("sensor"),
+    **_spool("sensor"),
+    "sensor.priorityClassName": ("system-node-critical", ""),
     "secretNamespaces": ([], ["default", "demo"]),
     "certificates.certManager.enabled": (False, True),
     "certificates.certManager.issuerRef.kind": ("Issuer", "ClusterIssuer"),
@@ -72,6 +80,7 @@ TABLE: Mapping[str, Sequence[Any]] = {
     "images.authz": ("hopgate-authz", "gate/authz"),
     "images.controller": ("hopgate-controller", "gate/controller"),
     "images.proxy": ("hopgate-proxy", "gate/proxy"),
+    "images.sensor": ("hopgate-sensor", "gate/sensor"),
     "priorityClassName": ("", "system-cluster-critical"),
 }
 
@@ -88,9 +97,8 @@ def sensible(values: Mapping[str, Any]) -> bool:
         return False
     if values.get("authz.mesh.enabled") and [] in (values.get("authz.mesh.trustDomains"), values.get("authz.mesh.envoys")):
         return False
-    return not any(
-        values.get(f"{name}.spool.type") == "Claim" and values.get(f"{name}.spool.claimName") == "" for name in ("authz", "webhooks")
-    )
+    spools = ("authz", "webhooks", "sensor")
+    return not any(values.get(f"{name}.spool.type") == "Claim" and values.get(f"{name}.spool.claimName") == "" for name in spools)
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,22 +84,16 @@ subjects:
 {{ printf "%s%s:%s" .root.Values.images.prefix (get .root.Values.images .image) (.root.Values.images.tag | default .root.Chart.AppVersion) }}
 {{- end }}
 
-{{/* What every pod of hopgate has, of (dict "root" $ "component" "authz"): where it runs, as whom, and that it tells the API server who it is. */}}
-{{- define "hopgate.pod" -}}
+{{/* Of (dict "root" $ "component" "authz"): where a pod of hopgate runs, as whom, and that it tells the API server who it is. */}}
+{{- define "hopgate.account" -}}
 {{- $values := get .root.Values .component }}
 serviceAccountName: {{ include "hopgate.name" . }}
 automountServiceAccountToken: true
 enableServiceLinks: false
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  fsGroup: 65532
-  seccompProfile: {type: RuntimeDefault}
 {{- with .root.Values.images.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .root.Values.priorityClassName }}
+{{- with $values.priorityClassName | default .root.Values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
 {{- with $values.nodeSelector }}
@@ -108,6 +102,17 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with $values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* What every pod of hopgate has that needs nothing of its node, of (dict "root" $ "component" "authz"). */}}
+{{- define "hopgate.pod" -}}
+{{ include "hopgate.account" . }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
 topologySpreadConstraints:
 - maxSkew: 1
   topologyKey: kubernetes.io/hostname
@@ -117,17 +122,22 @@ topologySpreadConstraints:
   matchLabelKeys: [pod-template-hash]
 {{- end }}
 
-{{/* What every container of hopgate has, of (dict "root" $ "component" "authz" "image" "authz"). */}}
-{{- define "hopgate.container" -}}
+{{/* What a container of hopgate runs, of (dict "root" $ "component" "authz" "image" "authz"). */}}
+{{- define "hopgate.runs" -}}
 image: {{ include "hopgate.image" . | quote }}
 imagePullPolicy: {{ .root.Values.images.pullPolicy }}
 terminationMessagePolicy: FallbackToLogsOnError
+resources: {{- toYaml (get .root.Values .component).resources | nindent 2 }}
+{{- end }}
+
+{{/* What every container of hopgate has that needs nothing of its node, of the same. */}}
+{{- define "hopgate.container" -}}
+{{ include "hopgate.runs" . }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   runAsNonRoot: true
   capabilities: {drop: [ALL]}
-resources: {{- toYaml (get .root.Values .component).resources | nindent 2 }}
 {{- end }}
 
 {{/* A component's volume for records. */}}
@@ -176,5 +186,6 @@ items:
 {{- if .Values.authz.enabled }}{{ $found = append $found "authz" }}{{ end }}
 {{- if include "hopgate.webhooksEnabled" . }}{{ $found = append $found "webhooks" }}{{ end }}
 {{- if .Values.controller.enabled }}{{ $found = append $found "controller" }}{{ end }}
+{{- if .Values.sensor.enabled }}{{ $found = append $found "sensor" }}{{ end }}
 {{- toJson $found }}
 {{- end }}
