@@ -89,8 +89,11 @@ class Certificates:
         self.kept = self.step()
         self.files = CertificateFiles(folder / "tls.crt", folder / "tls.key")
 
-    def age(self, seconds: int) -> Kept:
-        """As if all this had begun so long ago: an authority of then, trusted beside the one in use before it serves."""
+    def age(self, seconds: int, end_calls: Callable[[], None]) -> Kept:
+        """As if all this had begun so long ago: an authority of then, trusted beside the one in use before it serves.
+
+        `end_calls` waits until no call is under way that began when it was not trusted yet.
+        """
         then = self.now - seconds
         aged = authority.create_root(then)
         path = f"/api/v1/namespaces/{self._namespace}/secrets/{SECRET}"
@@ -99,6 +102,7 @@ class Certificates:
         self.client.call("PUT", path, {**secret, "data": certificates.write(trusting)})
         self.step()
         self.await_in_force()
+        end_calls()
         serving = authority.issue_serving(aged, ["127.0.0.1"], self.now - 86_400, certificates.LEAF_LIFE_SECONDS)
         old = Kept(authority=aged, serving=serving, trusted=(aged[0],))
         self.client.call("PUT", path, {**self.client.call("GET", path), "data": certificates.write(old)})
