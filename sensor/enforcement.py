@@ -65,17 +65,17 @@ class PinsHeldError(KernelError):
 class Enforcement:
     """What is in force, held by its maps. One at a time for a folder of pins: a second one waits, ten seconds at most."""
 
-    def __init__(self, pins: Path = PINS, *, protected: Collection[int] = ()) -> None:
+    def __init__(self, pins: Path = PINS, *, protected: Collection[int] = (), may_mount: bool = True) -> None:
         """Adopt what is pinned, or load it. `protected` are processes whose cgroups can't be cut off, beside this one.
 
-        Raises KernelError.
+        `may_mount`: a bpffs is mounted where there is none; in a container it would end with that. Raises KernelError.
         """
         self._root = programs.root()
         self._own = frozenset(number for process in (os.getpid(), *protected) for number in _lineage(self._root, process))
         self._open = contextlib.ExitStack()
         try:
             with _explained():
-                _prepare(pins)
+                _prepare(pins, may_mount=may_mount)
                 self._open.enter_context(_locked(pins))
                 self._folder = _adopt_or_load(pins, self._root)
                 self._maps = {name: libbpf.open_pin(self._folder / name) for name in _MAPS}
@@ -199,12 +199,17 @@ def uninstall(pins: Path = PINS) -> int:
     return ended
 
 
-def _prepare(pins: Path) -> None:
-    """See that the pins' folder is there, in a bpffs; one is mounted above it where there is none."""
+def _prepare(pins: Path, *, may_mount: bool) -> None:
+    """See that the pins' folder is there, in a bpffs; one is mounted above it where there is none and that is allowed."""
     above = pins.parent
     if not above.is_dir():
         raise PinsUnusableError(f"expected a folder for a bpffs at `{above}`, found none", remedy="use a kernel with CONFIG_BPF_SYSCALL")
     if not _is_bpffs(above):
+        if not may_mount:
+            raise PinsUnusableError(
+                f"expected a bpffs at `{above}`, found none",
+                remedy=f"mount one on the node (`mount -t bpf bpf {above}`), as systemd does, and start the sensor's pod again",
+            )
         try:
             kernel.mount("bpf", above)
         except OSError as error:
@@ -385,15 +390,24 @@ def _read(maps: dict[str, int]) -> list[Quarantine]:
 
 def _lineage(root: Path, process: int) -> list[int]:
     """The ids of a process's cgroup and of all above it, without the root; none when it is gone."""
-    try:
-        lines = Path(f"/proc/{process}/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    inner = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
-    place = root / inner.lstrip("/")
+    place = _cgroup_of(root, process)
     found = []
-    while place not in (root, place.parent):
+    while place is not None and place not in (root, place.parent):
         with contextlib.suppress(OSError):
             found.append(place.stat().st_ino)
         place = place.parent
     return found
+
+
+def _cgroup_of(root: Path, process: int) -> Path | None:
+    """The folder of a process's cgroup; None when it is gone."""
+    try:
+        lines = Path(f"/proc/{process}/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    inner = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+    place = Path(os.path.normpath(root / inner.lstrip("/")))
+    if place.is_relative_to(root) and process in cutting.processes_in(place):
+        return place
+    # In a cgroup namespace of its own, as containers have, paths are told from there on: the process is looked for in the tree.
+    return next((folder for folder in cutting.tree(root) if process in cutting.processes_in(folder)), None)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ class NodeEnforcement:
             if not wanted and not any(each.origin is Origin.RESOURCE for each in enforcement.read(self._pins)):
                 # Nothing is loaded for those who quarantine nobody.
                 return ()
-            with Enforcement(self._pins, protected=(os.getpid(),)) as kernel:
+            with Enforcement(self._pins, may_mount=False) as kernel:
                 return kernel.apply(wanted, Origin.RESOURCE)
         except (KernelError, QuarantineError, OSError) as error:
             return tuple(f"`{subject}` is not cut off: {error}" for subject in sorted({each.subject for each in wanted}))

@@ -109,9 +109,10 @@ def release(*, subject: str, data: Path, pins: Path, as_json: bool) -> None:
     rights.require_root("hopgate release")
     try:
         standing = [each for each in enforcement.read(pins) if subject in (each.subject, str(each.cgroup_id))]
-        if not standing and subject.isdigit():
-            number = _of_process(subject).cgroup_id
-            standing = [each for each in enforcement.read(pins) if each.cgroup_id == number]
+        if not standing and (subject.isdigit() or subject.startswith("/")):
+            # Of a long path the kernel keeps only the beginning.
+            numbers = {each.cgroup_id for each in _find(subject, data)}
+            standing = [each for each in enforcement.read(pins) if each.cgroup_id in numbers]
         if not standing:
             raise SubjectError(f"expected someone who is cut off, got `{subject}`", remedy="see `hopgate quarantine --list`")
         _decide_release(standing, data)

@@ -40,6 +40,20 @@ def test_a_cgroup_is_cut_off_listed_and_released(world: World) -> None:
     assert not world.pins.exists()
 
 
+def test_a_cgroup_of_a_long_path_is_released_by_its_path(world: World) -> None:
+    """Containers' paths are longer than what the kernel keeps of one."""
+    long = world.cgroup / "beneath" / ("x" * 120)
+    long.mkdir(parents=True)
+    try:
+        path = "/" + "/".join(long.parts[-4:])
+        assert hopgate(world, "quarantine", path).returncode == 0
+        released = hopgate(world, "release", path)
+        assert released.returncode == 0, released.stderr
+        assert hopgate(world, "quarantine", "--list", "--json").stdout == ""
+    finally:
+        long.rmdir()
+
+
 def test_a_process_stands_for_its_cgroup(world: World) -> None:
     held = world.start("hold", f"tcp:ip4:{world.server.port}")
     assert World.line(held) == "stands\n"

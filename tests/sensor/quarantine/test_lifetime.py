@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sensor import enforcement, libbpf, objects, quarantine
-from sensor.enforcement import Enforcement, PinsHeldError
+from sensor.enforcement import Enforcement, PinsHeldError, PinsUnusableError
 from sensor.quarantine import Origin, QuarantineError
 from tests.sensor.quarantine.conftest import SECONDS, World
 
@@ -149,6 +149,34 @@ def test_what_must_stay_reachable_is_never_cut_off(world: World) -> None:
         assert made.quarantines() == []
         made.begin(world.wanted(cgroup=world.sibling), Origin.COMMAND)
         assert len(made.quarantines()) == 1
+
+
+def test_in_a_cgroup_namespace_of_its_own_it_knows_its_own_cgroup(world: World) -> None:
+    """As in a container: what /proc/self/cgroup says begins at its own cgroup, and would be taken for the root's."""
+    program = (
+        "import os, sys; from pathlib import Path; from sensor.enforcement import Enforcement\n"
+        "from sensor.quarantine import Origin, QuarantineError, Wanted\n"
+        "with Enforcement(Path(sys.argv[1])) as made:\n"
+        "    for number in sys.argv[2:]:\n"
+        "        try:\n"
+        "            made.begin(Wanted(cgroup_id=int(number), subject='x'), Origin.COMMAND); print('cut off')\n"
+        "        except QuarantineError: print('refused')\n"
+    )
+    numbers = [str(folder.stat().st_ino) for folder in (world.cgroup, world.cgroup.parent, world.sibling)]
+    inside = ("sh", "-c", 'echo 0 >"$1/cgroup.procs"; shift; exec unshare --cgroup -- "$@"', "sh", str(world.cgroup))
+    started = world.launch((*inside, sys.executable, "-c", program, str(world.pins), *numbers))
+    out, err = started.communicate(timeout=30)
+    assert out.split("\n") == ["refused", "refused", "cut off", ""], err
+
+
+def test_without_a_bpffs_nothing_is_begun_where_none_may_be_mounted(world: World, tmp_path: Path) -> None:
+    """In a container it would end with that."""
+    pins = tmp_path / "not-a-bpffs" / "hopgate"
+    pins.parent.mkdir()
+    with pytest.raises(PinsUnusableError, match="expected a bpffs"):
+        Enforcement(pins, may_mount=False)
+    assert not pins.exists()
+    Enforcement(world.pins, may_mount=False).close()
 
 
 def test_a_cgroup_that_is_gone_can_be_released_and_not_cut_off(world: World) -> None:
