@@ -56,6 +56,11 @@ def setns(descriptor: int, kind: int) -> None:
     _checked(_libc.setns(descriptor, kind))
 
 
+def leave_network() -> None:
+    """Put the calling thread into a network namespace of its own, in which even loopback is down."""
+    _checked(_libc.unshare(CLONE_NEWNET))
+
+
 def within(namespace: int | str | Path, make: Callable[[], _Made]) -> _Made:
     """What `make()` returns when called inside a network namespace (a descriptor or a path, as /proc/PID/ns/net).
 

@@ -33,7 +33,7 @@ PINS_VARIABLE: Final = "HOPGATE_PINS"
 _LOCK_SECONDS: Final = 10.0
 _LOCK_AGAIN_SECONDS: Final = 0.005
 # linux/bpf.h enum bpf_attach_type, by the programs' names
-_HOOKS: Final = {
+HOOKS: Final = {
     "cut_connect4": 10,
     "cut_connect6": 11,
     "cut_sendmsg4": 14,
@@ -41,7 +41,7 @@ _HOOKS: Final = {
     "cut_socket": 2,
     "cut_packet": 1,
 }
-_FAMILY: Final = "cut_family"
+FAMILY: Final = "cut_family"
 _TRACEPOINT: Final = "syscalls/sys_enter_socket"
 _BPF_PERF_EVENT: Final = 41
 _MAPS: Final = ("quarantined", "allowed")
@@ -88,7 +88,7 @@ class Enforcement:
     @property
     def gaps(self) -> tuple[str, ...]:
         """What a quarantine does not stop on this machine, a sentence each."""
-        if (self._folder / _FAMILY).exists():
+        if (self._folder / FAMILY).exists():
             return ()
         return ("packet sockets: this kernel has no tracepoint of socket(2) to stop them at",)
 
@@ -291,7 +291,7 @@ def _is_whole(folder: Path) -> bool:
     """Whether every map is there and every program is still attached."""
     if not all((folder / name).exists() for name in _MAPS):
         return False
-    for name in _HOOKS:
+    for name in HOOKS:
         try:
             link = libbpf.open_pin(folder / name)
         except OSError:
@@ -314,7 +314,7 @@ def _load(built: Path, pins: Path, prefix: str, root: Path, standing: Collection
     loaded = libbpf.load(built, map_bytes={})
     links: dict[str, int] = {}
     try:
-        lacking = next((name for name in _HOOKS if name not in loaded.programs), None)
+        lacking = next((name for name in HOOKS if name not in loaded.programs), None)
         if lacking is not None:
             raise KernelError(
                 f"the kernel refuses `{lacking}`: {loaded.refused.get(lacking, 'not in the object')}",
@@ -327,12 +327,12 @@ def _load(built: Path, pins: Path, prefix: str, root: Path, standing: Collection
             libbpf.store(loaded.maps["quarantined"], quarantine.KEY.pack(each.cgroup_id), value)
         cgroup = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for name, attach_type in _HOOKS.items():
+            for name, attach_type in HOOKS.items():
                 links[name] = libbpf.link(loaded.programs[name], cgroup, attach_type)
         finally:
             os.close(cgroup)
         with contextlib.suppress(OSError, KeyError):
-            links[_FAMILY] = _link_family(loaded.programs[_FAMILY])
+            links[FAMILY] = link_family(loaded.programs[FAMILY])
         making = pins / _MAKING
         making.mkdir(mode=0o700)
         for name in _MAPS:
@@ -346,7 +346,8 @@ def _load(built: Path, pins: Path, prefix: str, root: Path, standing: Collection
         loaded.close()
 
 
-def _link_family(program: int) -> int:
+def link_family(program: int) -> int:
+    """Attach the program that ends who asks for a family no cgroup hook sees. Raises OSError."""
     with contextlib.closing(Tracepoints()) as tracepoints:
         event = tracepoints.open(_TRACEPOINT)
     try:

@@ -19,6 +19,7 @@ from hopgate.proxy.errors import ProxyError
 _COMMANDS: Final = {
     "audit": ("hopgate.cli.audit", "group"),
     "check": ("hopgate.cli.check", "group"),
+    "coverage": ("hopgate.cli.coverage", "command"),
     "discover": ("hopgate.cli.discover", "command"),
     "envoy": ("hopgate.cli.envoy", "group"),
     "policy": ("hopgate.cli.policy", "group"),

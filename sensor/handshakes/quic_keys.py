@@ -22,7 +22,7 @@ SAMPLE_BYTES: Final = 16
 
 
 class InitialKeys:
-    """Opens what a client sealed. Raises QuicVersionUnknown when made for another version."""
+    """Opens what a client sealed, and seals as one. Raises QuicVersionUnknown when made for another version."""
 
     __slots__ = ("_cipher", "_mask", "_nonce", "key", "nonce", "protection")
 
@@ -51,11 +51,17 @@ class InitialKeys:
         """The frames of a packet. Raises QuicNotAuthentic."""
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415
 
-        nonce = (self._nonce ^ number).to_bytes(12, "big")
         try:
-            return self._cipher.decrypt(nonce, sealed, header)
+            return self._cipher.decrypt(self._nonce_of(number), sealed, header)
         except InvalidTag as error:
             raise QuicNotAuthentic("expected a packet that the keys of its connection open, got one sealed otherwise") from error
+
+    def seal(self, number: int, header: bytes, frames: bytes) -> bytes:
+        """The packet that `open` opens, before header protection."""
+        return self._cipher.encrypt(self._nonce_of(number), frames, header)
+
+    def _nonce_of(self, number: int) -> bytes:
+        return (self._nonce ^ number).to_bytes(12, "big")
 
 
 def _expand(secret: bytes, label: str, length: int) -> bytes:

@@ -52,6 +52,7 @@ def test_the_commands_are_these() -> None:
         "audit verify",
         "check",
         "check pod",
+        "coverage",
         "discover",
         "envoy",
         "envoy config",
