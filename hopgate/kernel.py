@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -35,6 +35,7 @@ _SECCOMP_MODE_FILTER: Final = 2
 _CAPABILITY_VERSION: Final = 0x20080522
 # Capabilities are bits of a 64-bit word; the kernel says EINVAL beyond the last that it knows.
 _CAPABILITY_BITS: Final = 64
+_WORD: Final = 0xFFFF_FFFF
 
 # linux/exportfs.h: a folder of kernfs, which cgroups are, by its number of 8 bytes
 _FILEID_KERNFS: Final = 0xFE
@@ -106,6 +107,25 @@ def drop_capabilities() -> None:
     """Give up every capability that this process holds or could hand on. A change of user needs one, so it comes last."""
     _checked(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
     _checked(_libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)))
+
+
+def keep_capabilities(kept: Collection[int]) -> frozenset[int]:
+    """Give up every capability but these (numbers of linux/capability.h), also for what is executed later; which of them are held.
+
+    For the calling thread and those that it starts.
+    """
+    for capability in range(_CAPABILITY_BITS):
+        if capability in kept or _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) <= 0:
+            continue
+        # Who may not change the bounding set has one that others made for him.
+        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    _checked(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
+    head, held = struct.pack("=Ii", _CAPABILITY_VERSION, 0), ctypes.create_string_buffer(24)
+    _checked(_libc.capget(head, held))
+    _, low, _, _, high, _ = struct.unpack("=6I", held.raw)
+    mask = (high << 32 | low) & sum(1 << capability for capability in kept)
+    _checked(_libc.capset(head, struct.pack("=6I", mask & _WORD, mask & _WORD, 0, mask >> 32, mask >> 32, 0)))
+    return frozenset(capability for capability in kept if mask >> capability & 1)
 
 
 def forbid_new_privileges() -> None:

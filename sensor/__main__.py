@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from hopgate import children
-from sensor import data, process, programs
+from sensor import data, privileges, process, programs
 from sensor.kernel import KernelError
 
 
@@ -31,7 +31,9 @@ def main() -> int:
         kernel = programs.open()
     except KernelError as error:
         return process.fail(error)
-    return asyncio.run(process.serve(kernel, arguments.data / "spool", data.built_in() if arguments.sightings else None))
+    providers = data.built_in() if arguments.sightings else None
+    missing = privileges.drop(tuple(privileges.KEPT))
+    return asyncio.run(process.serve(kernel, arguments.data / "spool", providers, missing))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from hopgate.kubernetes.api import AGENTS, SHADOW_AGENTS, ClientError
 from hopgate.kubernetes.client import Client
 from hopgate.kubernetes.health_server import HealthServer
 from hopgate.kubernetes.informers import Informers
-from sensor import data, enforcement, node_governance, process, programs
+from sensor import data, enforcement, node_governance, privileges, process, programs
 from sensor.kernel import Kernel, KernelError
 from sensor.node_cgroups import Found, PodCgroups
 from sensor.node_enforcement import NodeEnforcement
@@ -58,7 +58,8 @@ class Settings:
 class NodeSensor:
     """One process. `run` until told to `end`."""
 
-    def __init__(self, settings: Settings, client: Client, kernel: Kernel) -> None:
+    def __init__(self, settings: Settings, client: Client, kernel: Kernel, missing: Sequence[str]) -> None:
+        self._missing = missing
         self._settings = settings
         self._kernel = kernel
         self._ending = asyncio.Event()
@@ -89,7 +90,7 @@ class NodeSensor:
         host, port = self._settings.health
         spool = Spool(self._settings.spool, new_writer("sensor"), clock=time.time, durability=Durability.WRITE)
         watch = Watch(data.built_in(), None)
-        sensor = Sensor(self._kernel, spool, watch, folder=self._shadows)
+        sensor = Sensor(self._kernel, spool, watch, missing=self._missing, folder=self._shadows)
         _log.info("the kernel's programs were loaded by %s: %s", self._kernel.loader, self._kernel.why)
         for unseen in sensor.report().unseen:
             _log.warning("not seen: %s", unseen)
@@ -163,7 +164,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     try:
         with contextlib.closing(Client.connect(given.kubeconfig)) as client, contextlib.closing(programs.open()) as kernel:
-            asyncio.run(_serve(settings, client, kernel))
+            missing = privileges.drop(privileges.ENFORCING if given.enforce else privileges.LOOKING)
+            asyncio.run(_serve(settings, client, kernel, missing))
     except (ClientError, AuditError, KernelError) as error:
         remedy = f"; {error.remedy}" if isinstance(error, KernelError) and error.remedy else ""
         sys.stderr.write(f"hopgate sensor: {error}{remedy} ({error.code})\n")
@@ -174,8 +176,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-async def _serve(settings: Settings, client: Client, kernel: Kernel) -> None:
-    sensor = NodeSensor(settings, client, kernel)
+async def _serve(settings: Settings, client: Client, kernel: Kernel, missing: Sequence[str]) -> None:
+    sensor = NodeSensor(settings, client, kernel, missing)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, sensor.end)

@@ -62,7 +62,8 @@ class ShadowTeller(Protocol):
 class Sensor:
     """What the process is made of. `spool`, `kernel` and `shadows` are the caller's to close; None: shadow agents are not looked for.
 
-    `folder` is where shadow agents are told as resources; `quarantines` puts in force what resources say.
+    `missing` says which rights the process lacks, a sentence each; `folder` is where shadow agents are told as resources; `quarantines`
+    puts in force what resources say.
     """
 
     def __init__(
@@ -71,9 +72,11 @@ class Sensor:
         spool: Spool,
         shadows: Watch | None = None,
         *,
+        missing: Sequence[str] = (),
         folder: ShadowTeller | None = None,
         quarantines: ResourceQuarantines | None = None,
     ) -> None:
+        self._missing = tuple(missing)
         self._folder = folder
         self._quarantines = quarantines
         self._untold: OrderedDict[str, str] = OrderedDict()
@@ -210,6 +213,7 @@ class Sensor:
             why=self._kernel.why,
             unseen=(
                 *(f"{hook.name}: {hook.reason or 'not attached'}" for hook in self._kernel.hooks if not hook.attached),
+                *self._missing,
                 *((self._unlisted,) if self._unlisted else ()),
                 *self._untold.values(),
             ),
@@ -253,13 +257,16 @@ class Sensor:
                     _log.error("%s; what can't be written is counted", error)
 
 
-async def serve(kernel: Kernel, spool_folder: Path, providers: Providers | None) -> int:
-    """Serve until standard input ends; with `providers` shadow agents are looked for, too. Returns the process's exit code."""
+async def serve(kernel: Kernel, spool_folder: Path, providers: Providers | None, missing: Sequence[str] = ()) -> int:
+    """Serve until standard input ends; with `providers` shadow agents are looked for, too. Returns the process's exit code.
+
+    `missing` says which rights the process lacks, a sentence each.
+    """
     spool = Spool(spool_folder, new_writer("sensor"), clock=time.time, durability=Durability.WRITE)
     shadows = None if providers is None else Watch(providers, None)
     folder = None if providers is None else ShadowFolder(spool_folder.parent)
     quarantines = ResourceQuarantines(enforcement.pins_folder(), folder, time.monotonic)
-    sensor = Sensor(kernel, spool, shadows, folder=folder, quarantines=quarantines)
+    sensor = Sensor(kernel, spool, shadows, missing=missing, folder=folder, quarantines=quarantines)
     tasks = [asyncio.create_task(work) for work in (poll(sensor), end_older(sensor), quarantines.run())]
     children.tell(Ready())
     try:

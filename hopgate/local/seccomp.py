@@ -10,30 +10,18 @@ Pure: `program` maps a machine's name to bytes. The answers are errors, never a 
 from __future__ import annotations
 
 import errno
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from hopgate import system_call_filter as filters
 from hopgate.local.errors import LocalError
-
-# linux/seccomp.h
-_ALLOW: Final = 0x7FFF0000
-_ERRNO: Final = 0x00050000
-# linux/bpf_common.h: load a word, jump if equal, jump if any bit is set, return
-_LOAD, _EQUAL, _SET, _RETURN = 0x20, 0x15, 0x45, 0x06
-# struct seccomp_data: number, architecture, instruction pointer, then six arguments of 64 bits
-_NUMBER_AT: Final = 0
-_ARCHITECTURE_AT: Final = 4
-_ARGUMENTS_AT: Final = 16
 
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 # Every other family is either no business of a program without rights, or a way out (AF_VSOCK above all).
 SOCKET_FAMILIES: Final = (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)
 # asm-generic/ioctls.h: typing into the terminal, and the console's clipboard, which does the same
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-# Calls made through the x32 ABI carry this bit beside the number of a 64-bit call.
-_X32_BIT: Final = 0x40000000
 
 
 class SeccompError(LocalError):
@@ -79,59 +67,34 @@ def program(machine: str) -> bytes:
         known = ", ".join(sorted(_MACHINES))
         raise SeccompError(f"expected a machine of {known}, got `{machine[:40]}`", remedy="run hopgate on one of these")
     instructions = [
-        _load(_ARCHITECTURE_AT),
-        *_unless(_EQUAL, found.architecture, _answer(errno.ENOSYS)),
-        _load(_NUMBER_AT),
+        filters.load(filters.ARCHITECTURE_AT),
+        *filters.unless(filters.EQUAL, found.architecture, filters.answer(errno.ENOSYS)),
+        filters.load(filters.NUMBER_AT),
     ]
     if found.x32:
-        instructions += _when(_SET, _X32_BIT, [_answer(errno.ENOSYS)])
+        instructions += filters.when(filters.SET, filters.X32_BIT, [filters.answer(errno.ENOSYS)])
     for number in found.io_uring:
-        instructions += _when(_EQUAL, number, [_answer(errno.ENOSYS)])
+        instructions += filters.when(filters.EQUAL, number, [filters.answer(errno.ENOSYS)])
     for number in (found.add_key, found.request_key, found.keyctl, found.bpf):
-        instructions += _when(_EQUAL, number, [_answer(errno.EPERM)])
+        instructions += filters.when(filters.EQUAL, number, [filters.answer(errno.EPERM)])
     for number in (found.socket, found.socketpair):
-        instructions += _when(_EQUAL, number, _families())
-    instructions += _when(_EQUAL, found.ioctl, _ioctls())
-    instructions.append(_return(_ALLOW))
+        instructions += filters.when(filters.EQUAL, number, _families())
+    instructions += filters.when(filters.EQUAL, found.ioctl, _ioctls())
+    instructions.append(filters.give(filters.ALLOW))
     return b"".join(instructions)
 
 
 def _families() -> list[bytes]:
     """Judge the first argument. Its type is int: the kernel looks at the lower 32 bits, and so does this."""
-    body = [_load(_ARGUMENTS_AT)]
+    body = [filters.load(filters.ARGUMENTS_AT)]
     for family in SOCKET_FAMILIES:
-        body += _when(_EQUAL, family, [_return(_ALLOW)])
-    return [*body, _answer(errno.EAFNOSUPPORT)]
+        body += filters.when(filters.EQUAL, family, [filters.give(filters.ALLOW)])
+    return [*body, filters.answer(errno.EAFNOSUPPORT)]
 
 
 def _ioctls() -> list[bytes]:
     """Judge the second argument, of which the kernel uses the lower 32 bits."""
-    body = [_load(_ARGUMENTS_AT + 8)]
+    body = [filters.load(filters.ARGUMENTS_AT + 8)]
     for request in (_TIOCSTI, _TIOCLINUX):
-        body += _when(_EQUAL, request, [_answer(errno.EPERM)])
-    return [*body, _return(_ALLOW)]
-
-
-def _load(offset: int) -> bytes:
-    """Both machines are little-endian, so the lower half of an argument is at its offset."""
-    return _instruction(_LOAD, 0, 0, offset)
-
-
-def _return(value: int) -> bytes:
-    return _instruction(_RETURN, 0, 0, value)
-
-
-def _answer(error: int) -> bytes:
-    return _return(_ERRNO | error)
-
-
-def _when(test: int, value: int, body: list[bytes]) -> list[bytes]:
-    return [_instruction(test, 0, len(body), value), *body]
-
-
-def _unless(test: int, value: int, instruction: bytes) -> list[bytes]:
-    return [_instruction(test, 1, 0, value), instruction]
-
-
-def _instruction(code: int, jump_true: int, jump_false: int, value: int) -> bytes:
-    return struct.pack("<HBBI", code, jump_true, jump_false, value)
+        body += filters.when(filters.EQUAL, request, [filters.answer(errno.EPERM)])
+    return [*body, filters.give(filters.ALLOW)]
