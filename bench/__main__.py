@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import authz_alone, by_part, cluster, first_bytes, imports, quarantine, sensor, startup, through_the_gate
+from bench import authz_alone, by_part, cluster, first_bytes, imports, quarantine, sensor, sightings, startup, through_the_gate
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "gate": through_the_gate.measure,
     "cluster": cluster.measure,
     "sensor": sensor.measure,
+    "sightings": sightings.measure,
     "quarantine": quarantine.measure,
 }
 

@@ -38,8 +38,8 @@ STARTS: Final = 7
 class Sensor:
     """The running process."""
 
-    def __init__(self, data: Path) -> None:
-        command = (sys.executable, "-m", "sensor", "--data", str(data))
+    def __init__(self, data: Path, *options: str) -> None:
+        command = (sys.executable, "-m", "sensor", "--data", str(data), *options)
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         told = self._read()
         if isinstance(told, Failed):
