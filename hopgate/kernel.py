@@ -120,12 +120,19 @@ def keep_capabilities(kept: Collection[int]) -> frozenset[int]:
         # Who may not change the bounding set has one that others made for him.
         _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     _checked(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
-    head, held = struct.pack("=Ii", _CAPABILITY_VERSION, 0), ctypes.create_string_buffer(24)
-    _checked(_libc.capget(head, held))
-    _, low, _, _, high, _ = struct.unpack("=6I", held.raw)
-    mask = (high << 32 | low) & sum(1 << capability for capability in kept)
+    held = held_capabilities() & frozenset(kept)
+    mask = sum(1 << capability for capability in held)
+    head = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     _checked(_libc.capset(head, struct.pack("=6I", mask & _WORD, mask & _WORD, 0, mask >> 32, mask >> 32, 0)))
-    return frozenset(capability for capability in kept if mask >> capability & 1)
+    return held
+
+
+def held_capabilities() -> frozenset[int]:
+    """The capabilities that the calling thread may use (numbers of linux/capability.h)."""
+    held = ctypes.create_string_buffer(24)
+    _checked(_libc.capget(struct.pack("=Ii", _CAPABILITY_VERSION, 0), held))
+    _, low, _, _, high, _ = struct.unpack("=6I", held.raw)
+    return frozenset(capability for capability in range(_CAPABILITY_BITS) if (high << 32 | low) >> capability & 1)
 
 
 def forbid_new_privileges() -> None:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sensor import bcc_loader, cgroups, libbpf, objects, probe_traffic, programs, quarantine_trial
+from hopgate import kernel
+from sensor import bcc_loader, cgroups, libbpf, objects, privileges, probe_traffic, programs, quarantine_trial
 from sensor.coverage import Outcome, Probed, Tried
 from sensor.events import Event, Operation, Payload, Wanted
 from sensor.handshakes.client_hello import Ech
@@ -219,6 +220,9 @@ def _surroundings() -> Iterator[Fact]:
     yield Fact(
         name="bcc", there=bcc_loader.is_here(), says="installed" if bcc_loader.is_here() else "not installed; needed without BTF only"
     )
+    held = kernel.held_capabilities()
+    for right, lost in privileges.KEPT.items():
+        yield Fact(name=f"CAP_{right.name}", there=right in held, says="held" if right in held else f"missing, and with it: {lost}")
     hierarchy = cgroups.find()
     if hierarchy is None:
         yield Fact(name="cgroup2", there=False, says="not mounted: nothing can be seen")

@@ -27,10 +27,11 @@ from hopgate.kubernetes.api import AGENTS, SHADOW_AGENTS, ClientError
 from hopgate.kubernetes.client import Client
 from hopgate.kubernetes.health_server import HealthServer
 from hopgate.kubernetes.informers import Informers
-from sensor import data, enforcement, node_governance, privileges, process, programs
+from sensor import data, enforcement, node_governance, node_metrics, privileges, process, programs
 from sensor.kernel import Kernel, KernelError
 from sensor.node_cgroups import Found, PodCgroups
 from sensor.node_enforcement import NodeEnforcement
+from sensor.node_metrics import Moment
 from sensor.node_objects import Objects, pods_of
 from sensor.node_shadows import ShadowObjects
 from sensor.process import Sensor
@@ -94,7 +95,8 @@ class NodeSensor:
         _log.info("the kernel's programs were loaded by %s: %s", self._kernel.loader, self._kernel.why)
         for unseen in sensor.report().unseen:
             _log.warning("not seen: %s", unseen)
-        async with HealthServer(host, port, healthy=lambda: self.healthy, ready=lambda: self.ready):
+        metrics = (lambda: node_metrics.render(self._moment(sensor)), node_metrics.CONTENT_TYPE)
+        async with HealthServer(host, port, healthy=lambda: self.healthy, ready=lambda: self.ready, metrics=metrics):
             self._informers.start()
             tasks = [
                 asyncio.create_task(work) for work in (process.poll(sensor), process.end_older(sensor), self._keep(sensor), self._tell())
@@ -110,6 +112,15 @@ class NodeSensor:
                 await sensor.finish()
                 watch.close()
                 spool.close()
+
+    def _moment(self, sensor: Sensor) -> Moment:
+        return Moment(
+            report=sensor.report(),
+            ready=self.ready,
+            kinds=self._informers.freshness(),
+            waiting=self._shadows.waiting,
+            unenforced=self._enforcement.failed,
+        )
 
     async def _keep(self, sensor: Sensor) -> None:
         """Judge by who is on the node now, and cut off whom resources say, again and again."""

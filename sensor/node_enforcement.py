@@ -51,6 +51,11 @@ class NodeEnforcement:
         self._standing: dict[str, Standing] = {}
         self._told: dict[str, Standing] = {}
 
+    @property
+    def failed(self) -> int:
+        """How many quarantines could not be put in force."""
+        return len(self._failed)
+
     def settle(self, told: Told, found: Found) -> None:
         """Make what resources ask for be in force."""
         wanted = (*node_governance.wanted(told.pods, told.agents, told.shadows.values(), found), *self._of_node(told))

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+import hopgate
 from hopgate.local.rights import require_root
 from sensor import enforcement, objects, programs
 from tests.cluster.api_server import ApiServer, eventually, free_ports
@@ -127,6 +129,17 @@ class Machine:
         asked = subprocess.run(("curl", "-sf", "--noproxy", "*", f"http://127.0.0.1:{self.port}/readyz"), check=False, capture_output=True)
         return asked.returncode == 0
 
+    def metrics(self) -> dict[str, float]:
+        """By name and labels."""
+        asked = subprocess.run(
+            ("curl", "-sf", "--noproxy", "*", f"http://127.0.0.1:{self.port}/metrics"), check=True, capture_output=True, text=True
+        )
+        return {
+            f"{sample.name}{sorted(sample.labels.values())}": sample.value
+            for family in text_string_to_metric_families(asked.stdout)
+            for sample in family.samples
+        }
+
     def flows(self) -> list[dict[str, Any]]:
         lines = [line for path in sorted((self.spool / "flows").glob("*.jsonl")) for line in path.read_bytes().splitlines()]
         return [json.loads(line)["record"] for line in lines]
@@ -181,6 +194,12 @@ async def test_a_pods_program_that_calls_a_model_becomes_an_object_and_its_neigh
                 [found] = await until(machine.shadows, "the shadow agent is told")
                 await until(lambda: len(said()) > 20, "its neighbours have called as often")
                 assert len(await asyncio.to_thread(machine.shadows)) == 1
+                told = await asyncio.to_thread(machine.metrics)
+                assert told[f"hopgate_sensor_info{sorted((hopgate.__version__, 'CO-RE'))}"] == 1
+                assert told["hopgate_sensor_ready[]"] == 1
+                assert told["hopgate_sensor_ring_attempts_total['events']"] > told["hopgate_sensor_flows_total[]"] > 0
+                assert told["hopgate_sensor_ring_lost_total['events']"] == told["hopgate_sensor_quarantines_unenforced[]"] == 0
+                assert {f"hopgate_sensor_watch_age_seconds['{kind}']" for kind in ("Agent", "Pod", "ShadowAgent")} <= told.keys()
     status = found["status"]
     assert status["where"] == {
         "node": NODE,

@@ -63,9 +63,12 @@ def test_without_rights_nothing_is_tried_and_it_says_so() -> None:
 def test_a_missing_right_is_named_and_ends_with_1() -> None:
     require(Loader.CO_RE)
     limited = ("setpriv", "--bounding-set", "-sys_admin,-perfmon", "--inh-caps", "-sys_admin,-perfmon")
-    code, _, errors = coverage(before=limited)
+    code, found, errors = coverage(before=limited)
     assert code in {1, 3}
     assert "connect4: " in errors
+    assert not found["CAP_SYS_ADMIN"]["there"]
+    assert "quarantines" in found["CAP_SYS_ADMIN"]["says"]
+    assert found["CAP_SYS_PTRACE"]["there"]
 
 
 def test_an_object_that_is_missing_is_named(tmp_path: Any) -> None:
