@@ -65,7 +65,8 @@ def governance(pods: Mapping[str, NodePod], agents: Agents, found: Found) -> Gov
                 listeners=_listeners(pod, found.cgroups),
             )
             for pod in sorted(pods.values(), key=lambda each: each.uid)
-            if (agent := agent_of(pod, agents))
+            # Without a cgroup its namespace alone would tell, which its gate is in, too.
+            if (agent := agent_of(pod, agents)) and _app_cgroups(pod, found.cgroups)
         ),
         gate_cgroups=frozenset(gates),
     )
@@ -111,7 +112,13 @@ def _is_gate(each: ContainerCgroup, pods: Mapping[str, NodePod]) -> bool:
 
 
 def _app_cgroups(pod: NodePod, found: Collection[ContainerCgroup]) -> tuple[int, ...]:
-    return tuple(each.cgroup_id for each in found if each.pod == pod.uid and each.container != pod.gate_container)
+    """Those that are not the gate's. Until the API server tells which container the gate is, one that it has not told of may be the gate,
+    which starts first; from then on it is the app's.
+    """
+    own = [each for each in found if each.pod == pod.uid and each.container != pod.gate_container]
+    if pod.gate is GateState.WHOLE and not pod.gate_container:
+        own = [each for each in own if each.container in pod.containers]
+    return tuple(each.cgroup_id for each in own)
 
 
 def _listeners(pod: NodePod, found: Iterable[ContainerCgroup]) -> tuple[Listener, ...]:

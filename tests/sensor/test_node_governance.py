@@ -79,6 +79,20 @@ def test_whose_a_pod_is(gate: GateState, agents: Any, agent: str) -> None:
     assert [each.agent for each in governance(pod, agents).agents] == ([agent] if agent else [])
 
 
+@pytest.mark.parametrize(
+    ("told", "app"),
+    [
+        ({}, set()),
+        ({APP: Container(name="app")}, {1, 11}),
+        ({GATE: Container(name=sidecar.PROXY_CONTAINER)}, {1, 11}),
+    ],
+    ids=["nothing yet", "the app only", "the gate, which starts first"],
+)
+def test_what_may_be_the_gate_is_nobodys_until_it_is_known(told: dict[str, Container], app: set[int]) -> None:
+    """Else its own connections would be the agent's, around itself."""
+    assert [set(governed.cgroups) for governed in governance(replace(GATED, containers=told)).agents] == ([app] if app else [])
+
+
 @pytest.mark.parametrize("gate", [GateState.BROKEN, GateState.NONE])
 def test_a_container_that_only_has_the_gates_name_is_no_gate(gate: GateState) -> None:
     made = governance(replace(POD, gate=gate))
