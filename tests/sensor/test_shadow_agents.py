@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hopgate.kubernetes import crds
 from hopgate.resources.kinds import API_VERSION
 from sensor import shadow_agents
 from sensor.containers import Placement
@@ -93,6 +94,7 @@ def test_what_stood_there_is_kept() -> None:
 
 
 def test_it_is_bounded() -> None:
+    assert (shadow_agents.MOST_EVIDENCE, shadow_agents.MOST_REACHED) == (crds.MAX_EVIDENCE, crds.MAX_REACHED)
     seen = replace(
         SEEN,
         evidence=tuple(Evidence(kind=EvidenceKind.PROVIDER_KEY, subject=f"KEY_{number}") for number in range(99)),
