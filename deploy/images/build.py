@@ -52,7 +52,7 @@ _PACKAGES_FROM: Final = (
 # What the capture rules and Envoy's bootstrap are written with.
 _FOR_PROXY: Final = {"msgspec", "pyroute2", "PyYAML"}
 # What reads the kernel, reads and writes the API server's objects, and answers probes.
-_FOR_SENSOR: Final = {"aiohttp", "cedarpy", "click", "cryptography", "kubernetes", "msgspec", "PyYAML", "rich"}
+_FOR_SENSOR: Final = {"aiohttp", "cedarpy", "click", "cryptography", "kubernetes", "msgspec", "prometheus-client", "PyYAML", "rich"}
 # Debian's, of the release that the base is of.
 _SENSOR_PACKAGES: Final = ("libbpf1", "libelf1")
 _SBOM: Final = "opt/hopgate/sbom.cdx.json"
