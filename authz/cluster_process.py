@@ -27,6 +27,7 @@ from authz.server import CONNECTION_SECONDS, HealthServer, Server, TlsListener
 from authz.shared_resolver import SharedResolver
 from authz.upstream_names import Resolve, UpstreamNames
 from authz.workloads_cluster import ClusterWorkloads
+from hopgate import listening
 from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.identity.names import ObjectName
 from hopgate.kubernetes import authz_state
@@ -248,8 +249,7 @@ class ClusterProcess:
         heap.set_aside()
         for server in self._servers:
             await server.start()
-        ip, _, port = self._settings.resolver.rpartition(":")
-        sockets = dns_sockets.open_at(ip.strip("[]"), int(port))
+        sockets = dns_sockets.open_at(*listening.place(self._settings.resolver))
         await self._resolver.start(sockets)
         self.resolver_port = sockets.port
         self._serving = True

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from hopgate.listening import listen
+from hopgate.listening import listen, place
 
 PATH: Final = b"/metrics"
 MAX_CONNECTIONS: Final = 16
@@ -32,8 +32,7 @@ class MetricsServer:
 
     async def start(self) -> None:
         """Answer from now on. Raises OSError when the address can't be had."""
-        ip, _, port = self._address.rpartition(":")
-        self._server = await asyncio.start_server(self._accept, sock=listen(ip.strip("[]"), int(port)), limit=REQUEST_BYTES)
+        self._server = await asyncio.start_server(self._accept, sock=listen(*place(self._address)), limit=REQUEST_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -6,6 +6,7 @@ called between fork and exec; `within` alone starts a thread.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -95,18 +96,24 @@ def netns_cookie() -> int:
         return int.from_bytes(asked.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
-def drop_bounding_set() -> None:
-    """Give up every capability of the bounding set: no later exec can bring one back. Needs CAP_SETPCAP, so it comes first."""
+def drop_bounding_set(kept: Collection[int] = ()) -> None:
+    """Give up every other capability of the bounding set: no later exec can bring one back. Needs CAP_SETPCAP, so it comes first."""
     for capability in range(_CAPABILITY_BITS):
         if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) < 0:
             break
-        _checked(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
+        if capability not in kept:
+            _checked(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
 
 
-def drop_capabilities() -> None:
-    """Give up every capability that this process holds or could hand on. A change of user needs one, so it comes last."""
+def drop_capabilities(kept: Collection[int] = ()) -> None:
+    """Give up every other capability that this process holds, and all that it could hand on. A change of user needs one, so it comes last.
+
+    Those of `kept` (numbers of linux/capability.h) must be held.
+    """
     _checked(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
-    _checked(_libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)))
+    mask = sum(1 << capability for capability in kept)
+    words = struct.pack("=6I", mask & _WORD, mask & _WORD, 0, mask >> 32, mask >> 32, 0)
+    _checked(_libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), words))
 
 
 def keep_capabilities(kept: Collection[int]) -> frozenset[int]:
@@ -114,16 +121,11 @@ def keep_capabilities(kept: Collection[int]) -> frozenset[int]:
 
     For the calling thread and those that it starts.
     """
-    for capability in range(_CAPABILITY_BITS):
-        if capability in kept or _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) <= 0:
-            continue
-        # Who may not change the bounding set has one that others made for him.
-        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _checked(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
+    # Who may not change the bounding set has one that others made for him.
+    with contextlib.suppress(PermissionError):
+        drop_bounding_set(kept)
     held = held_capabilities() & frozenset(kept)
-    mask = sum(1 << capability for capability in held)
-    head = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
-    _checked(_libc.capset(head, struct.pack("=6I", mask & _WORD, mask & _WORD, 0, mask >> 32, mask >> 32, 0)))
+    drop_capabilities(held)
     return held
 
 

@@ -6,6 +6,12 @@ import ipaddress
 import socket
 
 
+def place(text: str) -> tuple[str, int]:
+    """IP and port of `IP:PORT`, with an IPv6 address in brackets. Raises ValueError for a port that is no number."""
+    ip, _, port = text.rpartition(":")
+    return ip.strip("[]"), int(port)
+
+
 def listen(ip: str, port: int) -> socket.socket:
     """Listen on TCP at `ip` and `port` (0: any), without blocking. At `::` both families are served that the kernel has.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import platform
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -41,74 +40,54 @@ LOOKING: Final = (Capability.SYS_ADMIN, Capability.SYS_PTRACE, Capability.DAC_RE
 ENFORCING: Final = (*LOOKING, Capability.NET_ADMIN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Machine:
-    """AUDIT_ARCH_… of linux/audit.h, whether it has the x32 ABI, and the numbers of the calls that are refused, by name."""
-
-    architecture: int
-    x32: bool
-    refused: Mapping[str, int]
-
-
 _SAME: Final = {"pidfd_getfd": 438}
-_MACHINES: Final = {
-    "x86_64": _Machine(
-        architecture=0xC000003E,
-        x32=True,
-        refused={
-            "execve": 59,
-            "ptrace": 101,
-            "pivot_root": 155,
-            "acct": 163,
-            "swapon": 167,
-            "swapoff": 168,
-            "reboot": 169,
-            "init_module": 175,
-            "delete_module": 176,
-            "kexec_load": 246,
-            "process_vm_readv": 310,
-            "process_vm_writev": 311,
-            "finit_module": 313,
-            "kexec_file_load": 320,
-            "execveat": 322,
-            **_SAME,
-        },
-    ),
-    "aarch64": _Machine(
-        architecture=0xC00000B7,
-        x32=False,
-        refused={
-            "pivot_root": 41,
-            "acct": 89,
-            "kexec_load": 104,
-            "init_module": 105,
-            "delete_module": 106,
-            "ptrace": 117,
-            "reboot": 142,
-            "execve": 221,
-            "swapon": 224,
-            "swapoff": 225,
-            "process_vm_readv": 270,
-            "process_vm_writev": 271,
-            "finit_module": 273,
-            "execveat": 281,
-            "kexec_file_load": 294,
-            **_SAME,
-        },
-    ),
+# The calls that are refused, by the machine's name.
+_REFUSED: Final[Mapping[str, Mapping[str, int]]] = {
+    "x86_64": {
+        "execve": 59,
+        "ptrace": 101,
+        "pivot_root": 155,
+        "acct": 163,
+        "swapon": 167,
+        "swapoff": 168,
+        "reboot": 169,
+        "init_module": 175,
+        "delete_module": 176,
+        "kexec_load": 246,
+        "process_vm_readv": 310,
+        "process_vm_writev": 311,
+        "finit_module": 313,
+        "kexec_file_load": 320,
+        "execveat": 322,
+        **_SAME,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "acct": 89,
+        "kexec_load": 104,
+        "init_module": 105,
+        "delete_module": 106,
+        "ptrace": 117,
+        "reboot": 142,
+        "execve": 221,
+        "swapon": 224,
+        "swapoff": 225,
+        "process_vm_readv": 270,
+        "process_vm_writev": 271,
+        "finit_module": 273,
+        "execveat": 281,
+        "kexec_file_load": 294,
+        **_SAME,
+    },
 }
 
 
 def program(machine: str) -> bytes:
     """The filter; empty for a machine whose calls are not known."""
-    found = _MACHINES.get(machine)
-    if found is None:
+    if machine not in _REFUSED:
         return b""
-    parts = [filters.load(filters.ARCHITECTURE_AT), *filters.unless(filters.EQUAL, found.architecture, filters.answer(errno.ENOSYS))]
-    parts.append(filters.load(filters.NUMBER_AT))
-    if found.x32:
-        parts += filters.when(filters.SET, filters.X32_BIT, [filters.answer(errno.ENOSYS)])
-    for number in found.refused.values():
+    parts = filters.begin(filters.ARCHITECTURES[machine])
+    for number in _REFUSED[machine].values():
         parts += filters.when(filters.EQUAL, number, [filters.answer(errno.EPERM)])
     return b"".join([*parts, filters.give(filters.ALLOW)])
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from hopgate import listening
 from hopgate.audit.errors import AuditError
 from hopgate.cluster import controller, injection_options
 from hopgate.cluster.controller import ControllerProcess
@@ -61,7 +62,7 @@ async def _serve(given: argparse.Namespace, client: Client) -> int:
 
 
 def _controller(given: argparse.Namespace, client: Client) -> Process:
-    host, port = _place(given.health)
+    host, port = listening.place(given.health)
     settings = controller.Settings(namespace=given.namespace, pod=given.pod, name=given.name, host=host, port=port)
     return ControllerProcess(settings, client)
 
@@ -70,15 +71,9 @@ def _webhooks(given: argparse.Namespace, client: Client) -> Process:
     return WebhookProcess(_settings(given), client)
 
 
-def _place(text: str) -> tuple[str, int]:
-    """`IP:PORT`, with an IPv6 address in brackets."""
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 def _settings(given: argparse.Namespace) -> Settings:
     """Raises SettingsError."""
-    host, port = _place(given.listen)
+    host, port = listening.place(given.listen)
     return Settings(
         namespace=given.namespace,
         name=given.name,

@@ -32,10 +32,8 @@ class SeccompError(LocalError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Machine:
-    """One architecture: AUDIT_ARCH_… of linux/audit.h, whether it has the x32 ABI, and its numbers of the calls judged."""
+    """The numbers of the calls that are judged, on one architecture."""
 
-    architecture: int
-    x32: bool
     socket: int
     socketpair: int
     ioctl: int
@@ -48,31 +46,18 @@ class _Machine:
 
 
 _MACHINES: Final[Mapping[str, _Machine]] = {
-    "x86_64": _Machine(
-        architecture=0xC000003E, x32=True, socket=41, socketpair=53, ioctl=16, add_key=248, request_key=249, keyctl=250, bpf=321
-    ),
-    "aarch64": _Machine(
-        architecture=0xC00000B7, x32=False, socket=198, socketpair=199, ioctl=29, add_key=217, request_key=218, keyctl=219, bpf=280
-    ),
+    "x86_64": _Machine(socket=41, socketpair=53, ioctl=16, add_key=248, request_key=249, keyctl=250, bpf=321),
+    "aarch64": _Machine(socket=198, socketpair=199, ioctl=29, add_key=217, request_key=218, keyctl=219, bpf=280),
 }
 
 
 def program(machine: str) -> bytes:
-    """The filter for `machine` (as `uname -m` says it): 8 bytes an instruction. Raises SeccompError for an unknown one.
-
-    Calls through another ABI of the same machine (i386, x32, 32-bit ARM) get ENOSYS: their numbers mean something else.
-    """
+    """The filter for `machine` (as `uname -m` says it): 8 bytes an instruction. Raises SeccompError for an unknown one."""
     found = _MACHINES.get(machine)
     if found is None:
         known = ", ".join(sorted(_MACHINES))
         raise SeccompError(f"expected a machine of {known}, got `{machine[:40]}`", remedy="run hopgate on one of these")
-    instructions = [
-        filters.load(filters.ARCHITECTURE_AT),
-        *filters.unless(filters.EQUAL, found.architecture, filters.answer(errno.ENOSYS)),
-        filters.load(filters.NUMBER_AT),
-    ]
-    if found.x32:
-        instructions += filters.when(filters.SET, filters.X32_BIT, [filters.answer(errno.ENOSYS)])
+    instructions = filters.begin(filters.ARCHITECTURES[machine])
     for number in found.io_uring:
         instructions += filters.when(filters.EQUAL, number, [filters.answer(errno.ENOSYS)])
     for number in (found.add_key, found.request_key, found.keyctl, found.bpf):
