@@ -47,6 +47,15 @@ def _cgroup2_mount(line: str) -> Path | None:
     return Path(place.split(" ")[4]) if source.split(" ", 1)[0] == "cgroup2" else None
 
 
+def of_process(process: int | str = "self") -> str | None:
+    """The path of a process's cgroup2, as told from this process's own cgroup namespace on (proc_pid_cgroup(5)); None where none is told.
+
+    Raises OSError when the process is gone.
+    """
+    lines = Path(f"/proc/{process}/cgroup").read_text(encoding="utf-8").splitlines()
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
+
+
 class Cgroups:
     """Paths of cgroups by id, each looked up once."""
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -176,6 +176,37 @@ class Enforcement:
 def pins_folder() -> Path:
     """Where quarantines are pinned, if nobody says otherwise."""
     return Path(os.environ.get(PINS_VARIABLE) or PINS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What could not be done, and what a quarantine does not stop here while there is one; a sentence each."""
+
+    failed: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
+
+
+def keep(
+    pins: Path,
+    wanted: Collection[Wanted],
+    *,
+    decides: Callable[[Quarantine], bool] = lambda _: True,
+    protected: Collection[int] = (),
+    may_mount: bool = True,
+) -> Kept:
+    """Make what resources want be in force, and nothing else of theirs.
+
+    `decides` is as in `Enforcement.apply`, `protected` and `may_mount` are as it is made with.
+    """
+    try:
+        if not wanted and not any(each.origin is Origin.RESOURCE and decides(each) for each in read(pins)):
+            # Nothing is loaded for those who quarantine nobody.
+            return Kept()
+        with Enforcement(pins, protected=protected, may_mount=may_mount) as kernel:
+            failed = kernel.apply(wanted, Origin.RESOURCE, decides=decides)
+            return Kept(failed=failed, gaps=kernel.gaps if wanted else ())
+    except (KernelError, QuarantineError, OSError) as error:
+        return Kept(failed=tuple(f"`{subject}` is not cut off: {error}" for subject in sorted({each.subject for each in wanted})))
 
 
 def read(pins: Path = PINS) -> list[Quarantine]:
@@ -403,10 +434,9 @@ def _lineage(root: Path, process: int) -> list[int]:
 def _cgroup_of(root: Path, process: int) -> Path | None:
     """The folder of a process's cgroup; None when it is gone."""
     try:
-        lines = Path(f"/proc/{process}/cgroup").read_text(encoding="utf-8").splitlines()
+        inner = cgroups.of_process(process) or cgroups.ROOT
     except OSError:
         return None
-    inner = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
     place = Path(os.path.normpath(root / inner.lstrip("/")))
     if place.is_relative_to(root) and process in cutting.processes_in(place):
         return place

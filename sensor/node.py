@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hopgate import listening
 from hopgate.audit.errors import AuditError
 from hopgate.audit.spool import Durability, Spool, new_writer
 from hopgate.kubernetes.api import AGENTS, SHADOW_AGENTS, ClientError
@@ -29,7 +30,7 @@ from hopgate.kubernetes.health_server import HealthServer
 from hopgate.kubernetes.informers import Informers
 from sensor import data, enforcement, node_governance, node_metrics, privileges, process, programs
 from sensor.kernel import Kernel, KernelError
-from sensor.node_cgroups import Found, PodCgroups
+from sensor.node_cgroups import PodCgroups
 from sensor.node_enforcement import NodeEnforcement
 from sensor.node_metrics import Moment
 from sensor.node_objects import Objects, pods_of
@@ -64,7 +65,7 @@ class NodeSensor:
         self._settings = settings
         self._kernel = kernel
         self._ending = asyncio.Event()
-        self._objects = Objects(lambda: None)
+        self._objects = Objects()
         self._informers = Informers(client, (pods_of(settings.node), AGENTS, SHADOW_AGENTS), self._objects, time.monotonic)
         self._shadows = ShadowObjects(client, self._objects.look, node=settings.node, clock=time.monotonic, wall=time.time)
         self._cgroups = PodCgroups(programs.root())
@@ -98,18 +99,11 @@ class NodeSensor:
         metrics = (lambda: node_metrics.render(self._moment(sensor)), node_metrics.CONTENT_TYPE)
         async with HealthServer(host, port, healthy=lambda: self.healthy, ready=lambda: self.ready, metrics=metrics):
             self._informers.start()
-            tasks = [
-                asyncio.create_task(work) for work in (process.poll(sensor), process.end_older(sensor), self._keep(sensor), self._tell())
-            ]
             try:
-                await _first_of(self._ending, tasks)
+                async with process.running(sensor, self._keep(sensor), self._tell()) as tasks:
+                    await _first_of(self._ending, tasks)
             finally:
-                for task in tasks:
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
                 await asyncio.to_thread(self._informers.stop, 1.0)
-                await sensor.finish()
                 watch.close()
                 spool.close()
 
@@ -131,7 +125,8 @@ class NodeSensor:
             if not self._informers.synced:
                 continue
             told = self._objects.look()
-            found: Found = await asyncio.to_thread(self._cgroups.find, told.pods.keys())
+            concerned = node_governance.concerned(told.pods, told.agents, told.shadows.values())
+            found = await asyncio.to_thread(self._cgroups.find, concerned)
             governance = node_governance.governance(told.pods, told.agents, found)
             if governance != judged:
                 sensor.govern(governance)
@@ -169,10 +164,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run until told to end. Exit code 0 after an orderly end, 1 when the process could not start."""
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="hopgate sensor: %(levelname)s: %(message)s")
-    host, _, port = given.health.rpartition(":")
-    settings = Settings(
-        node=given.node, spool=given.spool, health=(host.strip("[]"), int(port)), pins=given.pins if given.enforce else None
-    )
+    health, pins = listening.place(given.health), given.pins if given.enforce else None
+    settings = Settings(node=given.node, spool=given.spool, health=health, pins=pins)
     try:
         with contextlib.closing(Client.connect(given.kubeconfig)) as client, contextlib.closing(programs.open()) as kernel:
             missing = privileges.drop(privileges.ENFORCING if given.enforce else privileges.LOOKING)

@@ -39,7 +39,9 @@ class PodCgroups:
         self._cookies: dict[int, int] = {}
 
     def find(self, pods: Collection[str]) -> Found:
-        """What is there now of these pods."""
+        """What is there now of these pods. The tree is not walked for nobody."""
+        if not pods:
+            return Found()
         cgroups: list[ContainerCgroup] = []
         namespaces: dict[str, int] = {}
         inodes: set[int] = set()

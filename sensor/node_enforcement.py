@@ -11,19 +11,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from sensor import enforcement, node_governance
-from sensor.enforcement import Enforcement
 from sensor.kernel import KernelError
 from sensor.node_cgroups import Found
 from sensor.node_objects import Told
-from sensor.node_shadows import ShadowObjects
-from sensor.quarantine import Origin, QuarantineError, Wanted
-from sensor.resource_quarantines import cgroup_of
-
-# What is in force is looked at again: somebody may have taken it away, and what could not be done may be possible by now.
-AGAIN_SECONDS: Final = 5.0
+from sensor.node_shadows import NOT_ENFORCED, RELEASED, ShadowObjects
+from sensor.quarantine import Wanted
+from sensor.resource_quarantines import AGAIN_SECONDS, cgroup_of
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +57,8 @@ class NodeEnforcement:
         if wanted != self._done or self._clock() - self._done_at >= AGAIN_SECONDS:
             first = wanted != self._done
             self._done, self._done_at = wanted, self._clock()
-            self._failed = self._enforce(wanted) if self._pins is not None else ()
+            if self._pins is not None:
+                self._failed = enforcement.keep(self._pins, wanted, may_mount=False).failed
             if first:
                 for each in self._failed:
                     _log.error("%s", each)
@@ -80,7 +76,7 @@ class NodeEnforcement:
                 self._told[name] = each
         for name in self._told.keys() - standing.keys():
             if self._told[name].status:
-                self._shadows.condition(name, status=False, reason="Released", message="nothing of it is cut off here")
+                self._shadows.condition(name, status=False, reason=RELEASED, message="nothing of it is cut off here")
             del self._told[name]
 
     def _judge(self, name: str, wanted: tuple[Wanted, ...]) -> Standing | None:
@@ -93,20 +89,8 @@ class NodeEnforcement:
             )
         failed = [each for each in self._failed if f"`{name}`" in each]
         if failed:
-            return Standing(status=False, reason="NotEnforced", message=failed[0])
+            return Standing(status=False, reason=NOT_ENFORCED, message=failed[0])
         return Standing(status=True, reason="Enforced", message="it is cut off")
-
-    def _enforce(self, wanted: tuple[Wanted, ...]) -> tuple[str, ...]:
-        if self._pins is None:
-            return ()
-        try:
-            if not wanted and not any(each.origin is Origin.RESOURCE for each in enforcement.read(self._pins)):
-                # Nothing is loaded for those who quarantine nobody.
-                return ()
-            with Enforcement(self._pins, may_mount=False) as kernel:
-                return kernel.apply(wanted, Origin.RESOURCE)
-        except (KernelError, QuarantineError, OSError) as error:
-            return tuple(f"`{subject}` is not cut off: {error}" for subject in sorted({each.subject for each in wanted}))
 
     def _of_node(self, told: Told) -> tuple[Wanted, ...]:
         """Shadow agents of this node that are in no pod, by the cgroup that they were last seen in."""

@@ -53,6 +53,16 @@ def agent_of(pod: NodePod, agents: Agents) -> str:
     return "" if pod.gate is GateState.NONE else f"{pod.namespace}/{pod.service_account}"
 
 
+def concerned(pods: Mapping[str, NodePod], agents: Agents, shadows: Iterable[Shadow]) -> frozenset[str]:
+    """The pods, by UID, that `governance` and `wanted` can say something about: agents', and those with a container to be cut off."""
+    cut = {_place_of(shadow) for shadow in shadows if shadow.quarantine}
+    return frozenset(
+        pod.uid
+        for pod in pods.values()
+        if agent_of(pod, agents) or any((pod.namespace, pod.workload, each.name) in cut for each in pod.containers.values())
+    )
+
+
 def governance(pods: Mapping[str, NodePod], agents: Agents, found: Found) -> Governance:
     """What verdicts go by."""
     gates = {each.cgroup_id for each in found.cgroups if _is_gate(each, pods)}
@@ -90,20 +100,20 @@ def wanted(pods: Mapping[str, NodePod], agents: Agents, shadows: Iterable[Shadow
 
 def cgroups_of(shadow: Shadow, pods: Mapping[str, NodePod], found: Iterable[ContainerCgroup]) -> tuple[int, ...]:
     """The cgroups, on this node, of the container that a shadow agent runs in, in every pod of its workload."""
-    where = shadow.where
     numbers = []
     for each in found:
         pod = pods.get(each.pod)
         if pod is None or _is_gate(each, pods):
             continue
         container = pod.containers.get(each.container)
-        if container is not None and (pod.namespace, pod.workload, container.name) == (
-            where.get("namespace"),
-            where.get("workload"),
-            where.get("container"),
-        ):
+        if container is not None and (pod.namespace, pod.workload, container.name) == _place_of(shadow):
             numbers.append(each.cgroup_id)
     return tuple(numbers)
+
+
+def _place_of(shadow: Shadow) -> tuple[object, object, object]:
+    """Namespace, workload and container, as a pod has them."""
+    return shadow.where.get("namespace"), shadow.where.get("workload"), shadow.where.get("container")
 
 
 def _is_gate(each: ContainerCgroup, pods: Mapping[str, NodePod]) -> bool:

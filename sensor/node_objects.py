@@ -31,55 +31,39 @@ class Told:
 
 
 class Objects:
-    """A `Sink` for the three kinds; `changed` is called in the watches' threads."""
+    """A `Sink` for the three kinds."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, dict[str, Manifest]] = {kind: {} for kind in _READ}
         self._read: dict[str, dict[str, Any]] = {kind: {} for kind in _READ}
 
     def look(self) -> Told:
         """Everything as it is now."""
         with self._lock:
             pods, agents, shadows = (list(self._read[kind.kind].values()) for kind in (PODS, AGENTS, SHADOW_AGENTS))
-            manifests = {each["metadata"]["name"]: each for each in self._held[SHADOW_AGENTS.kind].values()}
         return Told(
-            pods=node_pods.index(each for each in pods if each is not None),
+            pods=node_pods.index(pods),
             agents=dict(each for each in agents if each is not None),
-            shadows={each.name: each for each in shadows if each is not None},
-            manifests=manifests,
+            shadows={shadow.name: shadow for shadow, _ in shadows},
+            manifests={shadow.name: manifest for shadow, manifest in shadows},
         )
 
     def replace(self, kind: WatchedKind, manifests: Sequence[Manifest]) -> None:
         """See `hopgate.kubernetes.informers.Sink`."""
-        held = {each["metadata"]["uid"]: each for each in manifests}
-        read = {uid: _READ[kind.kind](each) for uid, each in held.items()}
+        read = {each["metadata"]["uid"]: _READ[kind.kind](each) for each in manifests}
         with self._lock:
-            self._held[kind.kind], self._read[kind.kind] = held, read
-        self._changed()
+            self._read[kind.kind] = read
 
     def put(self, manifest: Manifest) -> None:
         """See `hopgate.kubernetes.informers.Sink`."""
-        uid, kind = manifest["metadata"]["uid"], manifest["kind"]
-        read = _READ[kind](manifest)
+        read = _READ[manifest["kind"]](manifest)
         with self._lock:
-            before = self._read[kind].get(uid)
-            self._held[kind][uid], self._read[kind][uid] = manifest, read
-        if read != before:
-            self._changed()
+            self._read[manifest["kind"]][manifest["metadata"]["uid"]] = read
 
     def remove(self, manifest: Manifest) -> None:
         """See `hopgate.kubernetes.informers.Sink`."""
-        uid, kind = manifest["metadata"]["uid"], manifest["kind"]
         with self._lock:
-            self._held[kind].pop(uid, None)
-            self._read[kind].pop(uid, None)
-        self._changed()
-
-
-def _pod(manifest: Manifest) -> NodePod | None:
-    return node_pods.read(manifest)
+            self._read[manifest["kind"]].pop(manifest["metadata"]["uid"], None)
 
 
 def _agent(manifest: Manifest) -> tuple[tuple[str, str], Registered] | None:
@@ -91,14 +75,15 @@ def _agent(manifest: Manifest) -> tuple[tuple[str, str], Registered] | None:
     return account, Registered(name=str(found.name), quarantine=found.quarantine)
 
 
-def _shadow(manifest: Manifest) -> Shadow | None:
+def _shadow(manifest: Manifest) -> tuple[Shadow, Manifest]:
     spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
     where = status.get("where")
-    return Shadow(
+    shadow = Shadow(
         name=str(manifest["metadata"]["name"]),
         quarantine=spec.get("quarantine") is True,
         where=where if isinstance(where, Mapping) else {},
     )
+    return shadow, manifest
 
 
-_READ: Final[Mapping[str, Callable[[Manifest], Any]]] = {PODS.kind: _pod, AGENTS.kind: _agent, SHADOW_AGENTS.kind: _shadow}
+_READ: Final[Mapping[str, Callable[[Manifest], Any]]] = {PODS.kind: node_pods.read, AGENTS.kind: _agent, SHADOW_AGENTS.kind: _shadow}

@@ -11,12 +11,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
+from hopgate.kubernetes import statuses
 from hopgate.kubernetes.access import Calls
 from hopgate.kubernetes.announcements import Bucket
 from hopgate.kubernetes.api import Manifest, RefusedError
+from hopgate.kubernetes.statuses import Verdict
 from hopgate.resources.kinds import GROUP, VERSION
 from sensor import node_governance, node_pods, shadow_agents
 from sensor.node_objects import Told
@@ -31,6 +32,9 @@ MOST_WAITING: Final = 1_000
 # How long it is waited for the API server to tell whose pod it is.
 UNKNOWN_SECONDS: Final = 10.0
 CONDITION: Final = "Quarantined"
+# Its reasons, beside that of one that is in force.
+NOT_ENFORCED: Final = "NotEnforced"
+RELEASED: Final = "Released"
 _TRIES: Final = 3
 _MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -89,26 +93,21 @@ class ShadowObjects:
 
         What another node failed at is not said to be well by this one.
         """
-        own = f"node {self.node}: {message}"
-        new = {
-            "type": CONDITION,
-            "status": str(status),
-            "reason": reason,
-            "message": own,
-            "lastTransitionTime": datetime.fromtimestamp(int(self._wall()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
+        own = f"node {self.node}: "
 
-        def change(status_before: Mapping[str, Any]) -> Mapping[str, Any] | None:
-            before = [each for each in status_before.get("conditions") or () if isinstance(each, dict)]
-            standing = next((each for each in before if each.get("type") == CONDITION), None)
-            if standing is not None and (standing.get("status"), standing.get("reason")) == (new["status"], reason):
+        def change(manifest: Manifest) -> Mapping[str, Any] | None:
+            before = manifest.get("status") or {}
+            standing = statuses.condition(before, CONDITION)
+            if standing is None and reason == RELEASED:
                 return None
-            if standing is None and reason == "Released":
+            if standing is not None and (standing.get("status"), standing.get("reason")) == (str(status), reason):
                 return None
-            elsewhere = standing is not None and not str(standing.get("message")).startswith(f"node {self.node}: ")
-            if status and standing is not None and standing.get("reason") == "NotEnforced" and elsewhere:
+            elsewhere = standing is not None and not str(standing.get("message")).startswith(own)
+            if status and elsewhere and standing is not None and standing.get("reason") == NOT_ENFORCED:
                 return None
-            return {**status_before, "conditions": [*(each for each in before if each.get("type") != CONDITION), new]}
+            generation = int(manifest["metadata"].get("generation") or 0)
+            verdict = Verdict(type=CONDITION, status=str(status), reason=reason, message=own + message, generation=generation)
+            return {**before, "conditions": statuses.conditions(before, verdict, self._wall())}
 
         self._change(name, self._look().manifests.get(name), change)
 
@@ -128,20 +127,20 @@ class ShadowObjects:
             else:
                 _log.info("a shadow agent: %s", name)
 
-        def change(before: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        def change(manifest: Manifest) -> Mapping[str, Any] | None:
+            before = manifest.get("status") or {}
             status = shadow_agents.status(known, place, before)
             return None if shadow_agents.is_old_news(status, before) else status
 
         self._change(name, manifest, change)
 
-    def _change(self, name: str, manifest: Manifest | None, change: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> None:
-        """Bring the status to what `change` makes of the one that stands; None: it is well as it is."""
+    def _change(self, name: str, manifest: Manifest | None, change: Callable[[Manifest], Mapping[str, Any] | None]) -> None:
+        """Bring the status to what `change` makes of the object as it stands; None: it is well as it is."""
         for _ in range(_TRIES):
             try:
                 if manifest is None:
                     manifest = self._calls.call("GET", f"{PATH}/{name}")
-                before = manifest.get("status") or {}
-                status = change(before)
+                status = change(manifest)
                 if status is None:
                     return
                 version = {"resourceVersion": manifest["metadata"]["resourceVersion"]}

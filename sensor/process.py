@@ -11,10 +11,10 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from hopgate import children
 from hopgate.audit.errors import AuditError
@@ -267,16 +267,11 @@ async def serve(kernel: Kernel, spool_folder: Path, providers: Providers | None,
     folder = None if providers is None else ShadowFolder(spool_folder.parent)
     quarantines = ResourceQuarantines(enforcement.pins_folder(), folder, time.monotonic)
     sensor = Sensor(kernel, spool, shadows, missing=missing, folder=folder, quarantines=quarantines)
-    tasks = [asyncio.create_task(work) for work in (poll(sensor), end_older(sensor), quarantines.run())]
-    children.tell(Ready())
     try:
-        await _follow_gate(sensor)
+        async with running(sensor, quarantines.run()):
+            children.tell(Ready())
+            await _follow_gate(sensor)
     finally:
-        for task in tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await sensor.finish()
         if shadows is not None:
             shadows.close()
         kernel.close()
@@ -290,15 +285,27 @@ def fail(error: KernelError) -> int:
     return 1
 
 
-async def poll(sensor: Sensor) -> None:
-    """Read the kernel's rings, until cancelled."""
+@contextlib.asynccontextmanager
+async def running(sensor: Sensor, *works: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Let the sensor read the kernel, and do these works beside it, while the block lasts; what it has seen by then is written."""
+    tasks = [asyncio.create_task(work) for work in (_poll(sensor), _end_older(sensor), *works)]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await sensor.finish()
+
+
+async def _poll(sensor: Sensor) -> None:
     while True:
         await asyncio.sleep(POLL_SECONDS)
         sensor.poll()
 
 
-async def end_older(sensor: Sensor) -> None:
-    """Look after connections that are older than the sensor, until cancelled."""
+async def _end_older(sensor: Sensor) -> None:
     while True:
         await asyncio.sleep(OLDER_SECONDS)
         await sensor.end_older()

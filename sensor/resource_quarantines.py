@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from sensor import enforcement, programs, state
-from sensor.enforcement import Enforcement
 from sensor.kernel import KernelError
-from sensor.quarantine import Origin, Quarantine, QuarantineError, Wanted
+from sensor.quarantine import Quarantine, Wanted
 from sensor.shadow_folder import ShadowFolder
 from sensor.state import State
 
@@ -78,23 +77,8 @@ class ResourceQuarantines:
         if asked == self._done and self._now() - self._done_at < AGAIN_SECONDS:
             return self.problems
         self._done, self._done_at = asked, self._now()
-        try:
-            return (*asked.mistakes, *self._enforce(asked))
-        except (KernelError, QuarantineError, OSError) as error:
-            return (
-                *asked.mistakes,
-                *(f"`{subject}` is not cut off: {error}" for subject in sorted({each.subject for each in asked.wanted})),
-            )
-
-    def _enforce(self, asked: Asked) -> tuple[str, ...]:
-        if not asked.wanted:
-            # Nothing is loaded for those who quarantine nobody.
-            standing = enforcement.read(self._pins)
-            if not any(each.origin is Origin.RESOURCE and asked.decides(each) for each in standing):
-                return ()
-        with Enforcement(self._pins, protected=asked.protected) as kernel:
-            failed = kernel.apply(asked.wanted, Origin.RESOURCE, decides=asked.decides)
-            return (*failed, *(kernel.gaps if asked.wanted else ()))
+        kept = enforcement.keep(self._pins, asked.wanted, decides=asked.decides, protected=asked.protected)
+        return (*asked.mistakes, *kept.failed, *kept.gaps)
 
     def _asked(self) -> Asked:
         told = self._state

@@ -208,10 +208,9 @@ def _of_shadow(name: str, data: Path) -> _Found:
 def _of_process(number: str) -> _Found:
     root = programs.root()
     try:
-        lines = Path(f"/proc/{number}/cgroup").read_text(encoding="utf-8").splitlines()
+        path = cgroups.of_process(number) or cgroups.ROOT
     except OSError as error:
         raise SubjectError(f"expected a process that runs, got `{number}`", remedy="see `hopgate discover`") from error
-    path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), cgroups.ROOT)
     return _Found(subject=path, cgroup_id=(root / path.lstrip("/")).stat().st_ino)
 
 

@@ -114,8 +114,8 @@ def plan(current: Status, verdict: Verdict, fields: Mapping[str, Any], now: floa
     changed = {
         name: value for name, value in wanted.items() if (current.get(name) or None) != (value or None) or _is_missing(current, name, value)
     }
-    conditions = _conditions(current, verdict, now)
-    return changed if conditions is None else {**changed, "conditions": conditions}
+    changed_conditions = conditions(current, verdict, now)
+    return changed if changed_conditions is None else {**changed, "conditions": changed_conditions}
 
 
 def _is_missing(current: Status, name: str, value: Any) -> bool:
@@ -135,7 +135,7 @@ def condition(current: Status, type_: str) -> Mapping[str, Any] | None:
     return next(iter(found), None)
 
 
-def _conditions(current: Status, verdict: Verdict, now: float) -> list[Any] | None:
+def conditions(current: Status, verdict: Verdict, now: float) -> list[Any] | None:
     """All conditions with this one; None where it stands so already."""
     before = condition(current, verdict.type)
     same_status = before is not None and before.get("status") == verdict.status

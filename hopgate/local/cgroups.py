@@ -15,8 +15,6 @@ from typing import Final
 from sensor import cgroups
 
 _PROCESSES: Final = "cgroup.procs"
-# proc_pid_cgroup(5): the line of the unified hierarchy
-_UNIFIED: Final = "0::"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +32,7 @@ class Cgroup:
 
 def own() -> Path | None:
     """The folder of this process's cgroup; None where no unified hierarchy is mounted, or it does not show this process."""
-    hierarchy = cgroups.find()
-    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    inner = next((line.removeprefix(_UNIFIED) for line in lines if line.startswith(_UNIFIED)), None)
+    hierarchy, inner = cgroups.find(), cgroups.of_process()
     if hierarchy is None or inner is None:
         return None
     path = hierarchy.mount / inner.lstrip("/")

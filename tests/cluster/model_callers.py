@@ -85,7 +85,7 @@ while True:
         if not tell("held", family, lambda: again(family)):
             held.pop(family, None)
         tell("new", family, lambda: anew(family))
-    time.sleep(0.05)
+    time.sleep(0.05)  # the pace of its calls
 """
 
 

@@ -128,6 +128,24 @@ def test_a_shadow_agent_is_its_container_in_each_pod_of_its_workload(change: dic
     assert node_governance.wanted({"one": GATED}, {}, (replace(shadow, quarantine=False),), FOUND) == ()
 
 
+@pytest.mark.parametrize(
+    ("gate", "agents", "quarantine", "uids"),
+    [
+        (GateState.WHOLE, {}, False, {"one"}),
+        (GateState.NONE, AGENTS, False, {"one"}),
+        (GateState.NONE, {}, True, {"one"}),
+        (GateState.NONE, {}, False, set()),
+    ],
+)
+def test_pods_of_nobody_are_not_looked_for(gate: GateState, agents: Any, quarantine: bool, uids: set[str]) -> None:
+    where = {"namespace": "demo", "workload": "Deployment/bot", "container": "app"}
+    pods = {"one": replace(POD, gate=gate)}
+    assert node_governance.concerned(pods, agents, [Shadow(name="bot-1", quarantine=quarantine, where=where)]) == uids
+    assert node_governance.concerned(pods, {}, [Shadow(name="x", quarantine=True, where={**where, "container": "other"})]) <= {
+        pod.uid for pod in pods.values() if pod.gate is not GateState.NONE
+    }
+
+
 def manifest(owner: dict[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
     status = {"name": "app", "containerID": f"containerd://{APP}", "imageID": "registry.example.com/bot@sha256:00"}
     owners = {"ownerReferences": [{**owner, "controller": True}]} if owner else {}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from hopgate import cache
+from hopgate.local import cgroups as local_cgroups
 from sensor import bcc_loader, cgroups, objects, programs
 from sensor.events import Event, Kind, Operation, Payload
 from sensor.kernel import Kernel, KernelError, Loader
@@ -129,7 +130,7 @@ class Place:
     def remove(self) -> None:
         self.namespace.close()
         for folder in (self.cgroup, self.other_cgroup, self._root):
-            eventually(lambda folder=folder: _removed(folder), f"{folder} is empty")  # type: ignore[misc]
+            eventually(lambda folder=folder: local_cgroups.remove(folder), f"{folder} is empty")  # type: ignore[misc]
 
 
 def _mount() -> Path:
@@ -137,16 +138,6 @@ def _mount() -> Path:
     if found is None:
         pytest.skip("no cgroup2")
     return found.mount
-
-
-def _removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture

@@ -20,16 +20,16 @@ home="$cache/$package-$made"
 if [ ! -d "$home" ]; then
 	making="$(mktemp -d -p "$cache" .guest-kernel-XXXXXX)"
 	trap 'rm -rf "$making"' EXIT
-	mkdir -p "$making/root/bin" "$making/root/modules" "$making/done"
+	mkdir -p "$making/tree/bin" "$making/tree/modules" "$making/done"
 	(cd "$making" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2 && dpkg -x ./*.deb files)
 	modules=(drivers/virtio/virtio drivers/virtio/virtio_ring drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci_modern_dev
 		drivers/virtio/virtio_pci fs/netfs/netfs fs/fscache/fscache net/9p/9pnet net/9p/9pnet_virtio fs/9p/9p fs/overlayfs/overlay
 		net/ipv4/inet_diag net/ipv4/tcp_diag net/ipv4/udp_diag)
 	for module in "${modules[@]}"; do
-		cp "$making"/files/lib/modules/*/kernel/"$module".ko "$making/root/modules/"
+		cp "$making"/files/lib/modules/*/kernel/"$module".ko "$making/tree/modules/"
 	done
-	cp "$(command -v busybox)" "$making/root/bin/"
-	cat >"$making/root/init" <<'INIT'
+	cp "$(command -v busybox)" "$making/tree/bin/"
+	cat >"$making/tree/init" <<'INIT'
 #!/bin/busybox sh
 b=/bin/busybox
 $b mkdir -p /proc /host /memory
@@ -52,8 +52,8 @@ run="$($b sed -n 's/.*hopgate.run=\([^ ]*\).*/\1/p' /proc/cmdline)"
 $b chroot /memory/root /bin/sh "$run"
 $b poweroff -f
 INIT
-	chmod +x "$making/root/init"
-	(cd "$making/root" && find . | cpio --quiet -o -H newc | gzip -1 >"$making/done/initramfs")
+	chmod +x "$making/tree/init"
+	(cd "$making/tree" && find . | cpio --quiet -o -H newc | gzip -1 >"$making/done/initramfs")
 	cp "$making"/files/boot/vmlinuz-* "$making/done/vmlinuz"
 	mv -T "$making/done" "$home"
 fi

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from hopgate import kernel
+from hopgate.local import cgroups as local_cgroups
 from sensor import cgroups, enforcement, objects
 from sensor.enforcement import Enforcement
 from sensor.events import TCP, UDP, Endpoint
@@ -164,17 +165,7 @@ class World:
             self.gate.close()
         self.namespace.close()
         for folder in (self.cgroup / "beneath", self.cgroup, self.sibling, self._root):
-            eventually(lambda folder=folder: _removed(folder), f"{folder} is empty")  # type: ignore[misc]
-
-
-def _removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+            eventually(lambda folder=folder: local_cgroups.remove(folder), f"{folder} is empty")  # type: ignore[misc]
 
 
 @pytest.fixture
