@@ -53,7 +53,8 @@ This page is generated from `hopgate/audit/records.py`; `make gen` writes it aga
 
 Each process that writes has a name and files of its own, which it only appends to; nothing is locked. Files are for their owner
 only (0600, folders 0700). A file is followed by the next after {spool.SEGMENT_BYTES >> 20} MiB or {spool.SEGMENT_SECONDS:.0f} s. \
-Ask with `hopgate audit`, or with anything that reads JSON lines.
+Ask with `hopgate audit`, in SQL with `hopgate audit sql "SELECT …"` (each table below by its name, with the columns of the chain \
+as well: {", ".join(f"`{name}`" for name in store.CHAIN_COLUMNS)}), or with anything that reads JSON lines.
 
 A record has at most {records.MAX_RECORD_BYTES >> 10} KiB. A decision that is larger loses its `context` and says so in `truncated`; \
 what is still too large has its texts cut,

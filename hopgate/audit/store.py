@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -50,6 +51,23 @@ class Answer:
     unreadable: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The answer to a statement: its columns' names and its rows. `unreadable` counts lines of the tables in it that are no records."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    unreadable: int
+
+
+# Of each line, beside the record's own columns: what the chain is checked with.
+CHAIN_COLUMNS: Final = {
+    "writer": "which process wrote the record",
+    "sequence": "its place in the writer's chain, from 0",
+    "previous": "the hash of the record before it",
+    "hash": "its own hash",
+    "record": "the record as JSON, byte for byte as it was hashed",
+}
 # filter → column, and how they are compared; `caller` is called otherwise in the other tables
 _COMPARED: Final = {"since": ("time", ">="), "until": ("time", "<"), "id": ("id", "=")}
 _CALLER: Final = {"decisions": "caller", "names": "agent", "changes": "name", "flows": "agent", "sightings": "name"}
@@ -83,6 +101,26 @@ def find(spool: Path, beginning: str) -> Answer:
         )
         unreadable = _unreadable(lines)
     return Answer(rows=tuple(_parsed(row) for row in rows), unreadable=unreadable)
+
+
+def ask(spool: Path, statement: str) -> Result:
+    """The answer to one SELECT in ClickHouse's SQL, over all tables of the record by their names. It has the caller's own rights.
+
+    Raises QueryError when it can't be answered, also for a statement that is no SELECT.
+    """
+    statement = statement.strip().rstrip(";")
+    named = [table for table in records.TABLES if re.search(rf"\b{table}\b", statement)]
+    with contextlib.ExitStack() as stack:
+        lines = {table: stack.enter_context(_lines(spool, table)) for table in named if segments.of(spool, table)}
+        views = ",\n".join(f"{table} AS (SELECT {_with_chain(table)} FROM ({links(lines.get(table, _NO_LINES))}))" for table in named)  # noqa: S608 - names are ours
+        # In brackets it can only be a SELECT, and the new line ends a comment that it may end in.
+        asked = f"{f'WITH {views}' if views else ''}\nSELECT * FROM (\n{statement}\n)"
+        [header, *rows] = _lines_of(asked, "JSONCompactEachRowWithNames", {}) or [b"[]"]
+        unreadable = sum(_unreadable(read) for read in lines.values())
+    return Result(columns=tuple(json.loads(header)), rows=tuple(tuple(json.loads(row)) for row in rows), unreadable=unreadable)
+
+
+_NO_LINES: Final = "null('line String')"
 
 
 @contextlib.contextmanager
@@ -121,6 +159,10 @@ def _columns(table: str) -> str:
     return ", ".join(_column(name, kind) for name, kind in records.columns(table).items())
 
 
+def _with_chain(table: str) -> str:
+    return f"{_columns(table)}, {', '.join(CHAIN_COLUMNS)}"
+
+
 def _column(name: str, kind: str) -> str:
     if name in records.JSON_COLUMNS:
         return f"JSONExtractRaw(record, '{name}') AS {name}"
@@ -149,16 +191,21 @@ def _condition(table: str, filters: Filters) -> tuple[str, dict[str, Any]]:
 
 
 def _run(statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _lines_of(statement, "JSONEachRow", parameters)]
+
+
+def _lines_of(statement: str, form: str, parameters: dict[str, Any]) -> list[bytes]:
+    """The answer's lines, in one of ClickHouse's formats that has a line for each row. Raises QueryError."""
     import chdb  # noqa: PLC0415 - see the module's docstring
 
     bound = {name: value.translate(_ESCAPED) if isinstance(value, str) else value for name, value in parameters.items()}
     try:
         answered = chdb.query(  # type: ignore[no-untyped-call]  # the package has no types
-            f"{statement} SETTINGS output_format_json_quote_64bit_integers=0", "JSONEachRow", params=bound
+            f"{statement} SETTINGS output_format_json_quote_64bit_integers=0", form, params=bound
         )
     except RuntimeError as error:
         raise QueryError(f"the records can't be queried: {str(error).splitlines()[0][:300]}") from error
-    return [json.loads(line) for line in answered.bytes().splitlines()]
+    return list(answered.bytes().splitlines())
 
 
 def _parsed(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import re
 import sys
 import time
@@ -120,7 +121,7 @@ def _list(*, table: str, data: Path, as_json: bool, **chosen: Any) -> None:
     else:
         shown = list(records.columns(table))[1:]
         output.table(shown, [[str(row[name]) for name in shown] for row in rows])
-    _tell_unreadable(answer)
+    _tell_unreadable(answer.unreadable)
 
 
 @group.command(epilog="Example: hopgate audit show 5f1c…  (the id stands in `hopgate audit` and in every denial)")
@@ -136,7 +137,7 @@ def show(identifier: str, data: Path, *, as_json: bool) -> None:
         answer = store.find(_spool(data), identifier)
     except AuditError as error:
         _fail(error)
-    _tell_unreadable(answer)
+    _tell_unreadable(answer.unreadable)
     if len(answer.rows) != 1:
         click.echo(f"expected the id of one decision, `{identifier[:40]}` begins {len(answer.rows)}", err=True)
         sys.exit(1)
@@ -148,6 +149,28 @@ def show(identifier: str, data: Path, *, as_json: bool) -> None:
     for name, value in row.items():
         if value not in ("", [], {}, False):
             output.line(f"{name:20}{value}   # {meanings[name]}" if sys.stdout.isatty() else f"{name:20}{value}")
+
+
+@group.command(epilog="Example: hopgate audit sql \"SELECT caller, reason, count() FROM decisions WHERE verdict = 'Deny' GROUP BY ALL\"")
+@click.argument("statement", metavar="SELECT")
+@_data
+@_json
+def sql(statement: str, data: Path, *, as_json: bool) -> None:
+    """Ask in ClickHouse's SQL, over the tables of the record by their names.
+
+    SELECT is one statement; it runs with your rights, on the files where they are. `time` is in microseconds since 1970:
+    fromUnixTimestamp64Micro(time) reads well. Exit code 0: answered, also without rows; 2: wrong usage, no such column or table, or
+    nothing to read.
+    """
+    try:
+        answer = store.ask(_spool(data), statement)
+    except AuditError as error:
+        _fail(error)
+    if as_json:
+        output.json_lines(dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
+    else:
+        output.table(answer.columns, [[value if isinstance(value, str) else json.dumps(value) for value in row] for row in answer.rows])
+    _tell_unreadable(answer.unreadable)
 
 
 @group.command(epilog="Example: hopgate audit verify")
@@ -187,9 +210,9 @@ def _spool(data: Path) -> Path:
     return spool
 
 
-def _tell_unreadable(answer: store.Answer) -> None:
-    if answer.unreadable:
-        click.echo(f"{answer.unreadable} lines are no records; `hopgate audit verify` says which", err=True)
+def _tell_unreadable(lines: int) -> None:
+    if lines:
+        click.echo(f"{lines} lines are no records; `hopgate audit verify` says which", err=True)
 
 
 def _fail(error: AuditError) -> NoReturn:

@@ -223,3 +223,36 @@ def test_reads_what_a_writer_at_work_has_written(tmp_path: Path) -> None:
         process.kill()
         process.communicate(timeout=30)
     assert now >= first >= 100
+
+
+@pytest.mark.parametrize("table", records.TABLES)
+def test_sql_has_each_column_of_each_table_and_those_of_the_chain(tmp_path: Path, table: str) -> None:
+    samples.written(tmp_path, 1)
+    assert store.ask(tmp_path, f"SELECT * FROM {table}").columns == (*records.columns(table), *store.CHAIN_COLUMNS)  # noqa: S608 - ours
+
+
+def test_sql_keeps_the_order_that_it_asks_for(tmp_path: Path) -> None:
+    for writer in ("authz-1", "authz-2", "authz-3"):
+        samples.written(tmp_path, 3000, writer=writer, segment_bytes=200_000)
+    answer = store.ask(tmp_path, "SELECT time, writer FROM decisions ORDER BY time DESC, writer -- the newest first")
+    assert len(answer.rows) == 9000
+    assert list(answer.rows) == sorted(answer.rows, key=lambda row: (-row[0], row[1]))
+
+
+def test_sql_joins_tables_and_computes_the_chain(tmp_path: Path) -> None:
+    spool = samples.spool(tmp_path)
+    spool.append(FULL)
+    spool.append(samples.name(1, agent=FULL.caller))
+    spool.close()
+    joined = "WITH asked AS (SELECT agent FROM names) SELECT message, user_groups FROM decisions JOIN asked ON caller = agent"
+    assert store.ask(tmp_path, joined).rows == ((HARD_TEXT, list(FULL.user_groups)),)
+    whole = store.HASH_FITS.replace("`table`", "'decisions'")
+    assert store.ask(tmp_path, f"SELECT {whole}, JSONExtractInt(context, 'big') FROM decisions").rows == ((1, 2**62),)  # noqa: S608 - ours
+
+
+def test_sql_counts_the_lines_that_are_no_records_of_the_tables_that_it_asks(tmp_path: Path) -> None:
+    [path] = samples.written(tmp_path, 2)
+    with path.open("ab") as file:
+        file.write(b'{"half')
+    assert store.ask(tmp_path, "SELECT count() FROM decisions") == store.Result(columns=("count()",), rows=((2,),), unreadable=1)
+    assert store.ask(tmp_path, "SELECT count() FROM names") == store.Result(columns=("count()",), rows=((0,),), unreadable=0)

@@ -49,6 +49,7 @@ def test_the_commands_are_these() -> None:
         "audit",
         "audit list",
         "audit show",
+        "audit sql",
         "audit verify",
         "check",
         "check pod",
