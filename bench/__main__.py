@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import authz_alone, by_part, cluster, first_bytes, imports, quarantine, sensor, sightings, startup, through_the_gate
+from bench import authz_alone, by_part, cluster, first_bytes, imports, quarantine, replay, sensor, sightings, startup, through_the_gate
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -21,6 +21,7 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "sensor": sensor.measure,
     "sightings": sightings.measure,
     "quarantine": quarantine.measure,
+    "replay": replay.measure,
 }
 
 

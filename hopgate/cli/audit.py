@@ -24,7 +24,7 @@ from hopgate.cli.data import default_data_folder
 _WAYS = {"Outbound": "out", "Inbound": "in", "Mesh": "mesh"}
 _VERDICTS = ("Allow", "Deny", "ThroughGate", "Bypass", "Local", "Unattributable")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_data = click.option(
+data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),
     default=default_data_folder,
@@ -53,13 +53,16 @@ class _Moment(click.ParamType[int]):
             self.fail(f"expected a time such as `2h` or `2026-01-31T12:00:00`, got `{text[:40]}`", param, ctx)
 
 
+MOMENT = _Moment()
+
+
 def _filters(command: Any) -> Any:
     """The options that choose rows, for `audit` and for `audit list`."""
     for option in reversed(
         (
             click.option("--table", type=click.Choice(tuple(records.TABLES)), default="decisions", show_default=True, help="Which table."),
-            click.option("--since", type=_Moment(), help="Not before: `15m`, `2h`, `1d` ago, or ISO 8601 in UTC."),
-            click.option("--until", type=_Moment(), help="Before: the same forms."),
+            click.option("--since", type=MOMENT, help="Not before: `15m`, `2h`, `1d` ago, or ISO 8601 in UTC."),
+            click.option("--until", type=MOMENT, help="Before: the same forms."),
             click.option("--caller", help="The calling agent, NAMESPACE/NAME."),
             click.option("--user", help="On whose behalf: the user's id."),
             click.option("--action", help="Cedar's action, such as CallTool."),
@@ -69,7 +72,7 @@ def _filters(command: Any) -> Any:
                 "--limit", type=click.IntRange(1, 100_000), default=store.DEFAULT_LIMIT, show_default=True, help="At most so many."
             ),
             click.option("--oldest-first", is_flag=True, help="In the order in which things happened."),
-            _data,
+            data_option,
             _json,
         )
     ):
@@ -106,9 +109,9 @@ def list_(**options: Any) -> None:
 
 def _list(*, table: str, data: Path, as_json: bool, **chosen: Any) -> None:
     try:
-        answer = store.query(_spool(data), table, Filters(**chosen))
+        answer = store.query(records_in(data), table, Filters(**chosen))
     except AuditError as error:
-        _fail(error)
+        fail(error)
     rows = [_with_time(row) for row in answer.rows]
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     dated = any(not row["time"].startswith(today) for row in rows)
@@ -126,7 +129,7 @@ def _list(*, table: str, data: Path, as_json: bool, **chosen: Any) -> None:
 
 @group.command(epilog="Example: hopgate audit show 5f1c…  (the id stands in `hopgate audit` and in every denial)")
 @click.argument("identifier", metavar="ID")
-@_data
+@data_option
 @_json
 def show(identifier: str, data: Path, *, as_json: bool) -> None:
     """Show one decision with everything that is known of it. ID may be its beginning.
@@ -134,9 +137,9 @@ def show(identifier: str, data: Path, *, as_json: bool) -> None:
     Exit code 0: shown; 1: there is no such decision, or more than one begins so; 2: wrong usage, or nothing to read.
     """
     try:
-        answer = store.find(_spool(data), identifier)
+        answer = store.find(records_in(data), identifier)
     except AuditError as error:
-        _fail(error)
+        fail(error)
     _tell_unreadable(answer.unreadable)
     if len(answer.rows) != 1:
         click.echo(f"expected the id of one decision, `{identifier[:40]}` begins {len(answer.rows)}", err=True)
@@ -153,7 +156,7 @@ def show(identifier: str, data: Path, *, as_json: bool) -> None:
 
 @group.command(epilog="Example: hopgate audit sql \"SELECT caller, reason, count() FROM decisions WHERE verdict = 'Deny' GROUP BY ALL\"")
 @click.argument("statement", metavar="SELECT")
-@_data
+@data_option
 @_json
 def sql(statement: str, data: Path, *, as_json: bool) -> None:
     """Ask in ClickHouse's SQL, over the tables of the record by their names.
@@ -163,9 +166,9 @@ def sql(statement: str, data: Path, *, as_json: bool) -> None:
     nothing to read.
     """
     try:
-        answer = store.ask(_spool(data), statement)
+        answer = store.ask(records_in(data), statement)
     except AuditError as error:
-        _fail(error)
+        fail(error)
     if as_json:
         output.json_lines(dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
     else:
@@ -174,7 +177,7 @@ def sql(statement: str, data: Path, *, as_json: bool) -> None:
 
 
 @group.command(epilog="Example: hopgate audit verify")
-@_data
+@data_option
 @_json
 def verify(data: Path, *, as_json: bool) -> None:
     """Check every chain of every writer: altered, missing, doubled or moved records are named.
@@ -183,9 +186,9 @@ def verify(data: Path, *, as_json: bool) -> None:
     read, or not all of it can be read.
     """
     try:
-        found = verification.verify(_spool(data))
+        found = verification.verify(records_in(data))
     except AuditError as error:
-        _fail(error)
+        fail(error)
     if as_json:
         output.json_lines([dataclasses.asdict(found)])
     else:
@@ -197,7 +200,8 @@ def verify(data: Path, *, as_json: bool) -> None:
     sys.exit(1 if found.faults else 0)
 
 
-def _spool(data: Path) -> Path:
+def records_in(data: Path) -> Path:
+    """The spool of a data folder. Ends the command when there is none, or it may not be read."""
     spool = data / "spool"
     try:
         readable = spool.is_dir()
@@ -215,7 +219,8 @@ def _tell_unreadable(lines: int) -> None:
         click.echo(f"{lines} lines are no records; `hopgate audit verify` says which", err=True)
 
 
-def _fail(error: AuditError) -> NoReturn:
+def fail(error: AuditError) -> NoReturn:
+    """End the command with an error of the record."""
     click.echo(f"hopgate: {error} ({error.code})", err=True)
     sys.exit(2)
 

@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "policy": ("hopgate.cli.policy", "group"),
     "quarantine": ("hopgate.cli.quarantine", "command"),
     "release": ("hopgate.cli.quarantine", "release"),
+    "replay": ("hopgate.cli.replay", "command"),
     "run": ("hopgate.cli.run", "command"),
     "status": ("hopgate.cli.status", "command"),
     "up": ("hopgate.cli.up", "command"),

@@ -16,7 +16,7 @@ import pytest
 from hopgate.demo import credentials
 from hopgate.demo.credentials import Issuer
 from tests.end_to_end import manifests
-from tests.end_to_end.gates import DEADLINE_SECONDS, Gate, wait
+from tests.end_to_end.gates import DEADLINE_SECONDS, HOPGATE, Gate, wait
 from tests.end_to_end.upstreams import Steps, Upstream
 
 
@@ -78,7 +78,15 @@ def build(folder: Path, stack: ExitStack, *options: str) -> World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as stack:
-        yield build(tmp_path_factory.mktemp("world"), stack)
+        made = build(tmp_path_factory.mktemp("world"), stack)
+        yield made
+        made.gate.stop()
+        # Whatever the tests had it decide: the same policies say the same again.
+        command = (HOPGATE, "replay", "--policies", str(made.gate.resources), "--data", str(made.gate.data), "--json")
+        again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS)
+        assert again.returncode == 0, again.stdout + again.stderr
+        told = json.loads(again.stdout)
+        assert (told["unreadable"], told["judged"] > 0) == (0, True)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def test_the_commands_are_these() -> None:
         "policy check",
         "quarantine",
         "release",
+        "replay",
         "run",
         "status",
         "up",
