@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "coverage": ("hopgate.cli.coverage", "command"),
     "discover": ("hopgate.cli.discover", "command"),
     "envoy": ("hopgate.cli.envoy", "group"),
+    "explain": ("hopgate.cli.explain", "command"),
     "policy": ("hopgate.cli.policy", "group"),
     "quarantine": ("hopgate.cli.quarantine", "command"),
     "release": ("hopgate.cli.quarantine", "release"),

@@ -17,6 +17,7 @@ from hopgate.cli import output
 from hopgate.cli.audit import MOMENT, data_option, fail, records_in
 from hopgate.manifests import snapshots
 from hopgate.manifests.snapshots import SnapshotError
+from hopgate.policy.bundle import PolicyBundle
 
 _HEADINGS = ("decisions", "who", "what", "was", "by", "would be", "by", "example")
 
@@ -33,13 +34,7 @@ def command(policies: Path, since: int, data: Path, *, as_json: bool) -> None:
     Exit code 0: no verdict would change; 1: at least one would; 2: wrong usage, mistakes in the folder, or nothing to read.
     """
     spool = records_in(data)
-    try:
-        bundle = snapshots.load(policies, previous=None, now=int(time.time())).policies
-    except SnapshotError as error:
-        for mistake in error.mistakes:
-            click.echo(mistake, err=True)
-        click.echo(f"hopgate: expected valid manifests in `{policies}`, got {len(error.mistakes)} mistakes (InvalidPolicies)", err=True)
-        sys.exit(2)
+    bundle = load_policies(policies)
     try:
         with click.progressbar(length=1000, label="replaying", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
             found = replay.replay(spool, bundle, since, lambda done, whole: bar.update(done * 1000 // max(whole, 1) - bar.pos))
@@ -47,6 +42,17 @@ def command(policies: Path, since: int, data: Path, *, as_json: bool) -> None:
         fail(error)
     _print(found, as_json=as_json)
     sys.exit(1 if found.changed else 0)
+
+
+def load_policies(folder: Path) -> PolicyBundle:
+    """The policies of a folder of manifests. Ends the command with every mistake that the folder has."""
+    try:
+        return snapshots.load(folder, previous=None, now=int(time.time())).policies
+    except SnapshotError as error:
+        for mistake in error.mistakes:
+            click.echo(mistake, err=True)
+        click.echo(f"hopgate: expected valid manifests in `{folder}`, got {len(error.mistakes)} mistakes (InvalidPolicies)", err=True)
+        sys.exit(2)
 
 
 def _print(found: Replay, *, as_json: bool) -> None:

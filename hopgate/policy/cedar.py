@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -71,6 +71,16 @@ class Answer:
     errors: tuple[EvaluationError, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One of the conditions that a rule makes, all of which must be `wanted`. `reads` are the context attributes in it, as paths."""
+
+    text: str
+    wanted: bool
+    reads: tuple[tuple[str, ...], ...]
+    alone: Slice = field(repr=False)
+
+
 def count(text: str) -> int:
     """How many policies and templates Cedar finds in `text`. Raises CedarSyntaxError."""
     try:
@@ -111,6 +121,60 @@ def slice_of(rules: Sequence[tuple[str, Rule]]) -> Slice:
         reads=None if reads is None else tuple(sorted(reads)),
         handle=cedarpy.PolicySet.from_str("\n".join(rule.text for _, rule in rules)),
     )
+
+
+def conditions(rule: Rule) -> tuple[Condition, ...]:
+    """What `rule` asks for beside its scope, in order: each operand of `when`'s `&&` and of `unless`' `||` by itself."""
+    tree = cedarpy.PolicySet.from_str(rule.text).to_pst()
+    (node,) = tree.static_policies.values()
+    everyone = replace(node, annotations={}, effect="permit", principal=pst.ScopeAny(), action=pst.ScopeAny(), resource=pst.ScopeAny())
+    found = []
+    for clause in node.clauses:
+        wanted = isinstance(clause, pst.When)
+        for operand in _operands(clause.expr, "and" if wanted else "or"):
+            made = cedarpy.PolicySet.from_pst(
+                replace(tree, static_policies={"policy0": replace(everyone, clauses=(pst.When(expr=operand),))})
+            )
+            text = str(made).partition(" when {")[2].rpartition("}")[0].strip()
+            alone = Slice(ids=("",), reads=None, handle=made)
+            found.append(Condition(text=text, wanted=wanted, reads=tuple(dict.fromkeys(_paths(operand))), alone=alone))
+    return tuple(found)
+
+
+def _operands(node: pst.Expr, operator: str) -> Iterator[pst.Expr]:
+    if isinstance(node, pst.BinaryOp) and node.op == operator:
+        yield from _operands(node.left, operator)
+        yield from _operands(node.right, operator)
+    else:
+        yield node
+
+
+def _paths(node: object) -> Iterator[tuple[str, ...]]:
+    """The longest paths of attributes of `context` in an expression."""
+    path = _path(node)
+    if path:
+        yield path
+        return
+    if isinstance(node, pst.HasAttr) and (base := _path(node.base)) is not None:
+        yield (*base, *node.attrs)
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _paths(value)
+    elif isinstance(node, tuple):
+        for value in node:
+            yield from _paths(value)
+    elif is_dataclass(node):
+        for each in fields(node):
+            yield from _paths(getattr(node, each.name))
+
+
+def _path(node: object) -> tuple[str, ...] | None:
+    if isinstance(node, pst.Var):
+        return () if node.name == "context" else None
+    if isinstance(node, pst.GetAttr):
+        base = _path(node.base)
+        return None if base is None else (*base, node.attr)
+    return None
 
 
 @lru_cache(maxsize=_SCHEMA_CACHE)

@@ -106,6 +106,13 @@ class Index:
             observed_housekeeping=tuple(self._rules[position].id for position in housekeeping if self._rules[position].observed),
         )
 
+    def speaking(
+        self, principal: Entity, action: Action, resource: Entity, server: Entity | None, namespace: str | None
+    ) -> list[BoundRule]:
+        """The rules whose scope matches these, in order, whatever their conditions say."""
+        bindings: tuple[str | None, ...] = (None,) if namespace is None else (None, namespace)
+        return [self._rules[position] for position in self._find(bindings, principal, action.value, resource, server)]
+
     def _find(self, bindings: Sequence[str | None], principal: Entity, action: str, resource: Entity, server: Entity | None) -> _Positions:
         """The positions of all rules whose scope matches, in order."""
         found: list[int] = []

@@ -57,6 +57,7 @@ def test_the_commands_are_these() -> None:
         "discover",
         "envoy",
         "envoy config",
+        "explain",
         "policy",
         "policy check",
         "quarantine",
