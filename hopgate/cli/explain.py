@@ -57,13 +57,14 @@ def _print(row: dict[str, object], found: Explanation | None, *, same: bool, as_
         click.echo(json.dumps({"decision": row, "samePolicies": same, "explanation": explained}))
         return
     for name in ("id", "verdict", "reason", "message", "caller", "user", "destination", "action", "resource", "context"):
-        output.line(f"{name:12} {row[name] if row[name] != '' else '-'}")
+        value = row[name] if isinstance(row[name], str) else json.dumps(row[name], ensure_ascii=False)
+        output.line(f"{name:12} {value or '-'}")
     if found is None:
         click.echo("\nno policy decided this: the reason above was found before they were asked, or after they had allowed it")
         return
     if not same:
         click.echo("\nthese are not the policies of then: what follows is what they say of it now")
-    click.echo(f"\n{'allowed' if found.judgement.allowed else 'denied'}; {len(found.speakers)} policies could speak of it")
+    click.echo(f"\n{'allowed' if found.judgement.allowed else 'denied'}; policies that could speak of it: {len(found.speakers)}")
     for speaker in found.speakers:
         _print_speaker(speaker)
     if found.permit:

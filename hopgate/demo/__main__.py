@@ -66,10 +66,12 @@ def main() -> int:
         _say("\nEvery decision, read from the records:\n")
         _finish(demo, "audit", "list", "--oldest-first", "--limit", "200")
         whole = _finish(demo, "audit", "verify")
+        _say("\nWhy the planner's wider search was denied:    hopgate explain ID --policies …\n")
+        explained = _finish(demo, "explain", _denied_call(demo), "--policies", str(demo.resources))
     _say(f"\nThat took {seconds:.0f} s. Now try an agent of your own (README, five minutes):")
     _say("  hopgate run --agent NAMESPACE/NAME --resources FOLDER -- COMMAND…")
-    _say("  hopgate audit --verdict Deny      hopgate audit show ID      hopgate policy check FOLDER")
-    return planner or runaway or whole
+    _say("  hopgate audit --verdict Deny      hopgate explain ID --policies FOLDER      hopgate replay --policies FOLDER")
+    return planner or runaway or whole or explained
 
 
 def _run(agent: str, demo: Demo, *options: str, program: str | None = None) -> tuple[str, ...]:
@@ -106,6 +108,12 @@ def _finish(demo: Demo, *arguments: str) -> int:
 
 def _output(demo: Demo, *arguments: str) -> str:
     return subprocess.run(_command(demo, arguments), check=False, capture_output=True, text=True, timeout=DEADLINE_SECONDS).stdout
+
+
+def _denied_call(demo: Demo) -> str:
+    """The id of the first tool call that no policy permitted."""
+    chosen = ("--reason", "NoPermit", "--action", "CallTool", "--oldest-first", "--limit", "1", "--json")
+    return str(json.loads(_output(demo, "audit", "list", *chosen))["id"])
 
 
 def _quietly(demo: Demo, *arguments: str) -> bool:
