@@ -15,7 +15,7 @@ from hopgate.policy.question import EvaluationError
 from hopgate.snapshot import Snapshot
 
 # W3C Trace Context, section 3.2: version, trace id, parent id, flags.
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 # What a program chose and the record repeats is cut here.
 _MAX_TEXT = 1024
 
@@ -32,6 +32,7 @@ def decision(
 ) -> Decision:
     """The record of one check; `check` is None when it could not be read. Times are in nanoseconds."""
     http = check.http if check is not None else None
+    trace_id, span_id = _trace(http.values("traceparent")) if http is not None else ("", "")
     user, operation, observed = verdict.user, verdict.operation, verdict.observed
     credential = verdict.credential if verdict.allowed else None
     return Decision(
@@ -61,7 +62,8 @@ def decision(
         observed_errors=_errors(observed.errors) if observed is not None else (),
         latency_us=latency_ns // 1000,
         request_id=check.request_id[:_MAX_TEXT] if check is not None else "",
-        trace_id=_trace_id(http.values("traceparent")) if http is not None else "",
+        trace_id=trace_id,
+        span_id=span_id,
         presented_token_id=verdict.hop_token_id or "",
         minted_token_id=minted_token_id or "",
         credential=f"{credential.secret.secret}:{credential.secret.key}" if credential is not None else "",
@@ -90,6 +92,7 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _trace_id(values: tuple[str, ...]) -> str:
+def _trace(values: tuple[str, ...]) -> tuple[str, str]:
+    """Trace id and parent id of the one `traceparent`; both are empty without one that is well formed."""
     match = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
-    return match[1] if match is not None else ""
+    return (match[1], match[2]) if match is not None else ("", "")

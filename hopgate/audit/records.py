@@ -61,6 +61,7 @@ class Decision:
     latency_us: int = _column("UInt32", "from the check's arrival to this record, in microseconds")
     request_id: str = _column("String", "Envoy's id of the request")
     trace_id: str = _column("String", "from the request's `traceparent` (W3C), unverified")
+    span_id: str = _column("String", "the span that the request was sent from: `traceparent`'s parent id, unverified")
     presented_token_id: str = _column("String", "the hop token that came with an inbound request")
     minted_token_id: str = _column("String", "the hop token that the request went on with")
     credential: str = _column("String", "the Secret, `NAMESPACE/NAME:KEY`, whose value the request went on with")
