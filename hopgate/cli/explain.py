@@ -64,7 +64,9 @@ def _print(row: dict[str, object], found: Explanation | None, *, same: bool, as_
         return
     if not same:
         click.echo("\nthese are not the policies of then: what follows is what they say of it now")
-    click.echo(f"\n{'allowed' if found.judgement.allowed else 'denied'}; policies that could speak of it: {len(found.speakers)}")
+    determined = f" by {', '.join(found.judgement.policies)}" if found.judgement.policies else ""
+    output.line("")
+    output.line(f"{'allowed' if found.judgement.allowed else 'denied'}{determined}; policies that could speak of it: {len(found.speakers)}")
     for speaker in found.speakers:
         _print_speaker(speaker)
     if found.permit:

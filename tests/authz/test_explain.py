@@ -169,6 +169,13 @@ def test_the_command_explains_a_denial(tmp_path: Path, snapshot: Snapshot) -> No
     assert (code, "begins 0" in error) == (1, True)
 
 
+def test_the_command_names_what_let_a_protocols_housekeeping_pass(tmp_path: Path, decided: list[Decision]) -> None:
+    ping = next(decision for decision in decided if decision.action == "UseProtocol" and decision.verdict == "Allow")
+    spooled(tmp_path, [ping])
+    code, out, _ = command(tmp_path, ping.id)
+    assert (code, f"allowed by {', '.join(ping.policies)};" in out) == (0, True)
+
+
 def test_other_policies_than_those_of_then_are_told(tmp_path: Path, snapshot: Snapshot) -> None:
     spooled(tmp_path, [replace(call(snapshot, 101), policy_digest="0" * 64)])
     code, out, _ = command(tmp_path, "0000")
