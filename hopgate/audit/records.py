@@ -22,6 +22,8 @@ MAX_RECORD_BYTES: Final = 64 * 1024
 _CUT_TEXT: Final = 200
 _CUT_ITEMS: Final = 8
 _CUT_ITEM: Final = 100
+# What stands for a text that was too long to keep.
+_SHORTENED: Final = frozenset({"length", "sha256"})
 
 
 def _column(column: str, meaning: str) -> Any:
@@ -252,3 +254,10 @@ def shorten(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [shorten(item) for item in value]
     return value
+
+
+def is_shortened(value: Any) -> bool:
+    """Whether a text in it was too long to keep. A program's own mapping of that form counts as one too: nothing is guessed."""
+    if isinstance(value, Mapping):
+        return value.keys() == _SHORTENED or any(is_shortened(item) for item in value.values())
+    return isinstance(value, list) and any(is_shortened(item) for item in value)

@@ -8,23 +8,22 @@ the files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from hopgate.audit import segments
+from hopgate.audit import records, segments
 from hopgate.identity import names
+from hopgate.policy import registered
 from hopgate.policy.bundle import PolicyBundle
-from hopgate.policy.question import Action, Entity, Question
+from hopgate.policy.question import Action, Entity, Question, parse_entity
 
 # The reasons that the policies' own answer gives. A decision with any other was not theirs.
 PERMITTED: Final = "Permitted"
 REASONS: Final = frozenset({PERMITTED, "NoPermit", "Forbidden", "PolicyError"})
-# What stands in a record for a text that was too long to keep (`records.shorten`).
-_SHORTENED: Final = frozenset({"length", "sha256"})
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -32,10 +31,8 @@ class Recorded(msgspec.Struct, frozen=True):
 
     id: str
     time: int
-    verdict: str
     reason: str
     caller: str
-    destination: str
     action: str
     resource: str
     context: dict[str, Any]
@@ -140,39 +137,22 @@ def judge(decisions: Iterable[Recorded], policies: PolicyBundle, since: int, res
 
 def question(decision: Recorded) -> Question | None:
     """What the policies were asked; None where the record does not have all of it."""
-    if decision.truncated or _is_shortened(decision.context):
+    if decision.truncated or records.is_shortened(decision.context):
         return None
     try:
-        kind, _, destination = decision.destination.partition(":")
-        caller, server, resource = names.parse(decision.caller), names.parse(destination), _entity(decision.resource)
-        action = Action(decision.action)
+        caller, resource, action = names.parse(decision.caller), parse_entity(decision.resource), Action(decision.action)
+        destination = registered.object_name(resource)
     except ValueError:
         return None
-    owner = Entity(kind, str(server))
     return Question(
         principal=Entity("Agent", str(caller)),
         action=action,
         resource=resource,
-        server=None if resource == owner else owner,
+        server=registered.server(resource),
         context=decision.context,
         caller_namespace=caller.namespace,
-        destination_namespace=server.namespace,
+        destination_namespace=destination.namespace,
     )
-
-
-def _entity(text: str) -> Entity:
-    """An entity as the record writes it, `Type::"id"`. Raises ValueError."""
-    kind, separator, rest = text.partition('::"')
-    if not separator or not rest.endswith('"'):
-        raise ValueError(f'expected an entity, `Type::"id"`, got `{text[:80]}`')
-    return Entity(kind, rest[:-1])
-
-
-def _is_shortened(value: Any) -> bool:
-    """Whether a text in it was too long to keep. A program's own mapping of that form counts as one too: nothing is guessed."""
-    if isinstance(value, Mapping):
-        return value.keys() == _SHORTENED or any(_is_shortened(item) for item in value.values())
-    return isinstance(value, list) and any(_is_shortened(item) for item in value)
 
 
 def _add(result: Replay, decision: Recorded, policies: tuple[str, ...]) -> None:

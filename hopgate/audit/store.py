@@ -60,14 +60,8 @@ class Result:
     unreadable: int
 
 
-# Of each line, beside the record's own columns: what the chain is checked with.
-CHAIN_COLUMNS: Final = {
-    "writer": "which process wrote the record",
-    "sequence": "its place in the writer's chain, from 0",
-    "previous": "the hash of the record before it",
-    "hash": "its own hash",
-    "record": "the record as JSON, byte for byte as it was hashed",
-}
+# What the chain is checked with, beside the record's own columns.
+CHAIN_COLUMNS: Final = ("writer", "sequence", "previous", "hash", "record")
 # filter → column, and how they are compared; `caller` is called otherwise in the other tables
 _COMPARED: Final = {"since": ("time", ">="), "until": ("time", "<"), "id": ("id", "=")}
 _CALLER: Final = {"decisions": "caller", "names": "agent", "changes": "name", "flows": "agent", "sightings": "name"}

@@ -124,7 +124,7 @@ def _list(*, table: str, data: Path, as_json: bool, **chosen: Any) -> None:
     else:
         shown = list(records.columns(table))[1:]
         output.table(shown, [[str(row[name]) for name in shown] for row in rows])
-    _tell_unreadable(answer.unreadable)
+    tell_unreadable(answer.unreadable)
 
 
 @group.command(epilog="Example: hopgate audit show 5f1c…  (the id stands in `hopgate audit` and in every denial)")
@@ -136,15 +136,7 @@ def show(identifier: str, data: Path, *, as_json: bool) -> None:
 
     Exit code 0: shown; 1: there is no such decision, or more than one begins so; 2: wrong usage, or nothing to read.
     """
-    try:
-        answer = store.find(records_in(data), identifier)
-    except AuditError as error:
-        fail(error)
-    _tell_unreadable(answer.unreadable)
-    if len(answer.rows) != 1:
-        click.echo(f"expected the id of one decision, `{identifier[:40]}` begins {len(answer.rows)}", err=True)
-        sys.exit(1)
-    row = _with_time(answer.rows[0])
+    row = _with_time(find_one(data, identifier))
     if as_json:
         output.json_lines([row])
         return
@@ -173,7 +165,7 @@ def sql(statement: str, data: Path, *, as_json: bool) -> None:
         output.json_lines(dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
     else:
         output.table(answer.columns, [[value if isinstance(value, str) else json.dumps(value) for value in row] for row in answer.rows])
-    _tell_unreadable(answer.unreadable)
+    tell_unreadable(answer.unreadable)
 
 
 @group.command(epilog="Example: hopgate audit verify")
@@ -200,6 +192,19 @@ def verify(data: Path, *, as_json: bool) -> None:
     sys.exit(1 if found.faults else 0)
 
 
+def find_one(data: Path, identifier: str) -> dict[str, Any]:
+    """The decision whose id is, or begins, so. Ends the command when there is none, or more than one."""
+    try:
+        answer = store.find(records_in(data), identifier)
+    except AuditError as error:
+        fail(error)
+    tell_unreadable(answer.unreadable)
+    if len(answer.rows) != 1:
+        click.echo(f"expected the id of one decision, `{identifier[:40]}` begins {len(answer.rows)}", err=True)
+        sys.exit(1)
+    return answer.rows[0]
+
+
 def records_in(data: Path) -> Path:
     """The spool of a data folder. Ends the command when there is none, or it may not be read."""
     spool = data / "spool"
@@ -214,7 +219,8 @@ def records_in(data: Path) -> Path:
     return spool
 
 
-def _tell_unreadable(lines: int) -> None:
+def tell_unreadable(lines: int) -> None:
+    """Say that lines were passed over, if any were."""
     if lines:
         click.echo(f"{lines} lines are no records; `hopgate audit verify` says which", err=True)
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from hopgate.audit import replay, store
-from hopgate.audit.errors import AuditError
+from hopgate.audit import replay
 from hopgate.audit.replay import Recorded
 from hopgate.cli import output
-from hopgate.cli.audit import data_option, fail, records_in
+from hopgate.cli.audit import data_option, find_one
 from hopgate.cli.replay import load_policies
 from hopgate.policy import explanation
 from hopgate.policy.explanation import Explanation, Finding, Speaker
@@ -32,29 +31,23 @@ def command(identifier: str, policies: Path, data: Path, *, as_json: bool) -> No
     DECISION is its id, or the beginning of it. Exit code 0: explained; 1: there is no such decision, or more than one begins so, or its
     record does not have all that was judged; 2: wrong usage, mistakes in the folder, or nothing to read.
     """
-    try:
-        rows = store.find(records_in(data), identifier).rows
-    except AuditError as error:
-        fail(error)
-    if len(rows) != 1:
-        click.echo(f"expected the id of one decision, `{identifier[:40]}` begins {len(rows)}", err=True)
-        sys.exit(1)
+    row = find_one(data, identifier)
     bundle = load_policies(policies)
-    recorded = msgspec.convert(rows[0], Recorded)
+    recorded = msgspec.convert(row, Recorded)
     if recorded.reason not in replay.REASONS:
-        _print(rows[0], None, same=True, as_json=as_json)
+        _print(row, None, same=True, as_json=as_json)
         return
     asked = replay.question(recorded)
     if asked is None:
         click.echo("the record does not have all that was judged (a text too long to keep): nothing can be said of the policies", err=True)
         sys.exit(1)
-    _print(rows[0], explanation.explain(bundle, asked), same=bundle.digest == rows[0]["policy_digest"], as_json=as_json)
+    _print(row, explanation.explain(bundle, asked), same=bundle.digest == row["policy_digest"], as_json=as_json)
 
 
 def _print(row: dict[str, object], found: Explanation | None, *, same: bool, as_json: bool) -> None:
     if as_json:
         explained = None if found is None else dataclasses.asdict(found)
-        click.echo(json.dumps({"decision": row, "samePolicies": same, "explanation": explained}))
+        output.json_lines([{"decision": row, "samePolicies": same, "explanation": explained}])
         return
     for name in ("id", "verdict", "reason", "message", "caller", "user", "destination", "action", "resource", "context"):
         value = row[name] if isinstance(row[name], str) else json.dumps(row[name], ensure_ascii=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from hopgate.audit import replay
 from hopgate.audit.errors import AuditError
 from hopgate.audit.replay import Change, Replay
 from hopgate.cli import output
-from hopgate.cli.audit import MOMENT, data_option, fail, records_in
+from hopgate.cli.audit import MOMENT, data_option, fail, records_in, tell_unreadable
 from hopgate.manifests import snapshots
 from hopgate.manifests.snapshots import SnapshotError
 from hopgate.policy.bundle import PolicyBundle
@@ -59,15 +58,14 @@ def _print(found: Replay, *, as_json: bool) -> None:
     changes = found.sorted_changes()
     if as_json:
         counts = {name: getattr(found, name) for name in ("judged", "changed", "untouched", "incomplete", "unreadable")}
-        click.echo(json.dumps({**counts, "changes": [dataclasses.asdict(change) for change in changes]}))
+        output.json_lines([{**counts, "changes": [dataclasses.asdict(change) for change in changes]}])
         return
     if changes:
         output.table(_HEADINGS, [_row(change) for change in changes], red=[change.after == "Deny" for change in changes])
     click.echo(f"{found.changed} of {found.judged} verdicts would change; {found.untouched} were not the policies' to give")
     if found.incomplete:
         click.echo(f"{found.incomplete} can't be judged again: their record does not have all that was judged", err=True)
-    if found.unreadable:
-        click.echo(f"{found.unreadable} lines are no records; `hopgate audit verify` says which", err=True)
+    tell_unreadable(found.unreadable)
 
 
 def _row(change: Change) -> list[str]:

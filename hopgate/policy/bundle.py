@@ -41,8 +41,7 @@ class PolicyBundle:
 
     def judge(self, question: Question) -> Judgement:
         """The answer of the policies that can speak of this question. Raises nothing for any question."""
-        namespace = question.caller_namespace if question.caller_namespace == question.destination_namespace else None
-        route = self._route(question.principal, question.action, question.resource, question.server, namespace)
+        route = self._route(question.principal, question.action, question.resource, question.server, question.namespace)
         answer = _NOTHING if route.enforced is None else cedar.evaluate(route.enforced, route.subject, question.context)
         observed = None
         if route.observed is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -137,44 +137,20 @@ def conditions(rule: Rule) -> tuple[Condition, ...]:
             )
             text = str(made).partition(" when {")[2].rpartition("}")[0].strip()
             alone = Slice(ids=("",), reads=None, handle=made)
-            found.append(Condition(text=text, wanted=wanted, reads=tuple(dict.fromkeys(_paths(operand))), alone=alone))
+            found.append(Condition(text=text, wanted=wanted, reads=tuple(path for path in _paths(operand) if path), alone=alone))
     return tuple(found)
 
 
-def _operands(node: pst.Expr, operator: str) -> Iterator[pst.Expr]:
-    if isinstance(node, pst.BinaryOp) and node.op == operator:
-        yield from _operands(node.left, operator)
-        yield from _operands(node.right, operator)
-    else:
-        yield node
-
-
-def _paths(node: object) -> Iterator[tuple[str, ...]]:
-    """The longest paths of attributes of `context` in an expression."""
-    path = _path(node)
-    if path:
-        yield path
-        return
-    if isinstance(node, pst.HasAttr) and (base := _path(node.base)) is not None:
-        yield (*base, *node.attrs)
-    elif isinstance(node, Mapping):
-        for value in node.values():
-            yield from _paths(value)
-    elif isinstance(node, tuple):
-        for value in node:
-            yield from _paths(value)
-    elif is_dataclass(node):
-        for each in fields(node):
-            yield from _paths(getattr(node, each.name))
-
-
-def _path(node: object) -> tuple[str, ...] | None:
-    if isinstance(node, pst.Var):
-        return () if node.name == "context" else None
-    if isinstance(node, pst.GetAttr):
-        base = _path(node.base)
-        return None if base is None else (*base, node.attr)
-    return None
+def _operands(node: pst.Expr, operator: str) -> list[pst.Expr]:
+    """What `operator` joins, in order."""
+    found, waiting = [], [node]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, pst.BinaryOp) and each.op == operator:
+            waiting += (each.right, each.left)
+        else:
+            found.append(each)
+    return found
 
 
 @lru_cache(maxsize=_SCHEMA_CACHE)
@@ -307,20 +283,33 @@ def _actions(node: pst.ActionConstraint) -> frozenset[str] | None:
 
 def _reads(clauses: tuple[pst.Clause, ...]) -> frozenset[str] | None:
     """The context attributes in use, or None where `context` is used other than by naming an attribute of it."""
-    found: set[str] = set()
-    waiting: list[object] = list(clauses)
+    paths = _paths(clauses)
+    return None if () in paths else frozenset(path[0] for path in paths)
+
+
+def _paths(node: object) -> dict[tuple[str, ...], None]:
+    """The attributes of `context` in an expression as their longest paths, in order; the empty path is `context` as a whole."""
+    found: dict[tuple[str, ...], None] = {}
+    waiting: list[object] = [node]
     while waiting:
-        match waiting.pop():
-            case pst.GetAttr(base=pst.Var(name="context"), attr=attribute):
-                found.add(attribute)
-            case pst.HasAttr(base=pst.Var(name="context"), attrs=attributes):
-                found.add(attributes[0])
-            case pst.Var(name="context"):
-                return None
-            case Mapping() as values:
-                waiting.extend(values.values())
-            case tuple() as values:
-                waiting.extend(values)
-            case node if is_dataclass(node):
-                waiting.extend(getattr(node, each.name) for each in fields(node))
-    return frozenset(found)
+        each = waiting.pop()
+        path = _path(each)
+        if path is not None:
+            found[path] = None
+        elif isinstance(each, Mapping):
+            waiting.extend(reversed(tuple(each.values())))
+        elif isinstance(each, tuple):
+            waiting.extend(reversed(each))
+        elif is_dataclass(each):
+            waiting.extend(getattr(each, item.name) for item in reversed(fields(each)))
+    return found
+
+
+def _path(node: object) -> tuple[str, ...] | None:
+    """The path of an expression that is `context`, or names an attribute of it or asks for one; None of any other."""
+    names: tuple[str, ...] = ()
+    if isinstance(node, pst.HasAttr):
+        names, node = node.attrs, node.base
+    while isinstance(node, pst.GetAttr):
+        names, node = (node.attr, *names), node.base
+    return names if isinstance(node, pst.Var) and node.name == "context" else None

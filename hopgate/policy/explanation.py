@@ -54,8 +54,7 @@ class Explanation:
 
 def explain(policies: PolicyBundle, question: Question) -> Explanation:
     """Judge the question and say why. Raises nothing for any question."""
-    namespace = question.caller_namespace if question.caller_namespace == question.destination_namespace else None
-    about = (question.principal, question.action, question.resource, question.server, namespace)
+    about = (question.principal, question.action, question.resource, question.server, question.namespace)
     subject = policies.index.route(*about).subject
     judgement = policies.judge(question)
     speakers = []

@@ -95,7 +95,7 @@ class Index:
 
     def route(self, principal: Entity, action: Action, resource: Entity, server: Entity | None, namespace: str | None) -> Route:
         """Everything that the rules need to judge these. `namespace` is the caller's and the destination's, None where they differ."""
-        bindings: tuple[str | None, ...] = (None,) if namespace is None else (None, namespace)
+        bindings = _bindings(namespace)
         found = self._find(bindings, principal, action.value, resource, server)
         housekeeping = self._housekeeping(bindings, principal, resource) if action is Action.USE_PROTOCOL else ()
         return Route(
@@ -110,7 +110,7 @@ class Index:
         self, principal: Entity, action: Action, resource: Entity, server: Entity | None, namespace: str | None
     ) -> list[BoundRule]:
         """The rules whose scope matches these, in order, whatever their conditions say."""
-        bindings: tuple[str | None, ...] = (None,) if namespace is None else (None, namespace)
+        bindings = _bindings(namespace)
         return [self._rules[position] for position in self._find(bindings, principal, action.value, resource, server)]
 
     def _find(self, bindings: Sequence[str | None], principal: Entity, action: str, resource: Entity, server: Entity | None) -> _Positions:
@@ -190,3 +190,8 @@ class _Slicer:
 
     def __call__(self, positions: _Positions) -> Slice:
         return cedar.slice_of([(self._rules[position].id, self._rules[position].rule) for position in positions])
+
+
+def _bindings(namespace: str | None) -> tuple[str | None, ...]:
+    """Of which rules may speak where caller and destination are of this namespace (None: of two)."""
+    return (None,) if namespace is None else (None, namespace)

@@ -41,6 +41,14 @@ class Entity:
         return f'{self.type}::"{self.id}"'
 
 
+def parse_entity(text: str) -> Entity:
+    """`Type::"id"`, as `str()` gives it, as a value. Raises ValueError."""
+    kind, separator, rest = text.partition('::"')
+    if not separator or not rest.endswith('"'):
+        raise ValueError(f'expected an entity, `Type::"id"`, got `{text[:80]}`')
+    return Entity(kind, rest[:-1])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """One authorization question. `server` is the parent of a tool or model, None for every other resource.
@@ -55,6 +63,11 @@ class Question:
     context: Mapping[str, ContextValue]
     caller_namespace: str
     destination_namespace: str
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace whose policies may speak beside those of the whole cluster; None where caller and destination differ."""
+        return self.caller_namespace if self.caller_namespace == self.destination_namespace else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
